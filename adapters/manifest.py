@@ -1,0 +1,184 @@
+"""The bundle manifest: what `manifest.json` says about the graphs and arrays beside it.
+
+`acclimate.export` writes it and `acclimate.runtime` reads it; this module is all they share.
+The format is described field by field in `docs/bundle-format.md`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from acclimate.adapters.errors import LayoutError, ManifestError
+from acclimate.adapters.layout import Layout
+
+FORMAT = "acclimate.bundle"
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+SOURCE_FILE = "source.safetensors"
+FROZEN_FILE = "frozen.onnx"
+FORWARD_FILE = "forward.onnx"
+VJP_FILE = "vjp.onnx"
+REQUIRED_FILES = (SOURCE_FILE, FROZEN_FILE, FORWARD_FILE, VJP_FILE)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor that clients send or receive: Open Inference datatype, and shape with -1 for the batch."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """One adaptable normalisation: which slices of theta and stats it uses, and its epsilon.
+
+    `scale`, `shift` name slices of the parameter layout, `mean`, `var` slices of the statistics layout.
+    Sites are listed in the order of the channels in `forward.onnx`'s packed `scale` and `bias` inputs.
+    """
+
+    name: str
+    channels: int
+    epsilon: float
+    scale: str
+    shift: str
+    mean: str
+    var: str
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What the source model looks like on its own calibration data (all unlabelled but `accuracy`).
+
+    `confidence_threshold` is ATC's: the share of samples above it equals `accuracy` on source data
+    (Garg et al. 2022, arXiv 2201.04234). `accuracy` is NaN-free: where no labels were given it is the mean
+    confidence and `labelled` is false.
+    """
+
+    accuracy: float
+    labelled: bool
+    mean_confidence: float
+    mean_entropy: float
+    confidence_threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one sample costs: multiply-accumulates counted as two FLOPs, and milliseconds on the export host."""
+
+    forward_flops: float
+    vjp_flops: float
+    forward_ms: float
+    vjp_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file of the bundle: hex SHA-256 and size in bytes."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A validated manifest; see `docs/bundle-format.md`."""
+
+    name: str
+    version: str
+    task: str
+    classes: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    parameters: Layout
+    statistics: Layout
+    sites: tuple[Site, ...]
+    calibration: Calibration
+    cost: Cost
+    files: Mapping[str, FileEntry]
+    provenance: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The manifest as JSON values, `format` and `format_version` first."""
+        return {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": self.name,
+            "version": self.version,
+            "task": self.task,
+            "classes": list(self.classes),
+            "inputs": [asdict(spec) | {"shape": list(spec.shape)} for spec in self.inputs],
+            "outputs": [asdict(spec) | {"shape": list(spec.shape)} for spec in self.outputs],
+            "parameters": self.parameters.to_json(),
+            "statistics": self.statistics.to_json(),
+            "sites": [asdict(site) for site in self.sites],
+            "calibration": asdict(self.calibration),
+            "cost": asdict(self.cost),
+            "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
+            "provenance": dict(self.provenance),
+        }
+
+    @classmethod
+    def from_json(cls, document: object) -> Manifest:
+        """Validate a parsed `manifest.json`.
+
+        Raises:
+            ManifestError: not a bundle manifest, of another format version, or a field is missing or wrong.
+        """
+        if not isinstance(document, Mapping) or document.get("format") != FORMAT:
+            raise ManifestError(f"manifest: field 'format' must be {FORMAT!r}; this is not an Acclimate bundle")
+        if document.get("format_version") != FORMAT_VERSION:
+            raise ManifestError(
+                f"manifest: format_version is {document.get('format_version')!r}; this build reads "
+                f"{FORMAT_VERSION}; export the bundle again"
+            )
+        try:
+            manifest = cls(
+                name=str(document["name"]),
+                version=str(document["version"]),
+                task=str(document["task"]),
+                classes=tuple(str(c) for c in document["classes"]),
+                inputs=tuple(_tensor(entry) for entry in document["inputs"]),
+                outputs=tuple(_tensor(entry) for entry in document["outputs"]),
+                parameters=Layout.from_json(document["parameters"]),
+                statistics=Layout.from_json(document["statistics"]),
+                sites=tuple(Site(**entry) for entry in document["sites"]),
+                calibration=Calibration(**document["calibration"]),
+                cost=Cost(**document["cost"]),
+                files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},
+                provenance=dict(document["provenance"]),
+            )
+        except KeyError as error:
+            raise ManifestError(f"manifest: field {error} is missing; export the bundle again") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, LayoutError):
+                raise ManifestError(f"manifest: {error}") from error
+            raise ManifestError(f"manifest: malformed field ({error}); export the bundle again") from error
+        manifest._check()
+        return manifest
+
+    def _check(self) -> None:
+        missing = [name for name in REQUIRED_FILES if name not in self.files]
+        if missing:
+            raise ManifestError(f"manifest: files {missing} are not listed; export the bundle again")
+        for name in self.files:
+            if "/" in name or "\\" in name or name.startswith("."):
+                raise ManifestError(f"manifest: file name {name!r} must be a plain name inside the bundle")
+        parameters = {entry.name: entry.shape for entry in self.parameters.slices}
+        statistics = {entry.name: entry.shape for entry in self.statistics.slices}
+        for site in self.sites:
+            for table, key in (
+                (parameters, site.scale), (parameters, site.shift), (statistics, site.mean), (statistics, site.var),
+            ):
+                if table.get(key) != (site.channels,):
+                    raise ManifestError(
+                        f"manifest: site {site.name!r} expects {key!r} of shape ({site.channels},); "
+                        f"the layout has {table.get(key)}"
+                    )
+
+
+def _tensor(entry: Mapping[str, Any]) -> TensorSpec:
+    return TensorSpec(str(entry["name"]), str(entry["datatype"]), tuple(int(n) for n in entry["shape"]))

@@ -1,0 +1,63 @@
+"""What the edges may ask of the service. `runtime/service.py` is the implementation."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.types import (
+    CreateSession,
+    Event,
+    Feedback,
+    FeedbackResult,
+    InferReply,
+    InferRequest,
+    ServiceSnapshot,
+    SessionPage,
+    SessionView,
+)
+
+
+class ServiceProtocol(Protocol):
+    """All calls happen on the event loop's thread; every refusal is an `AcclimateError`."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is accepted: loaded and not draining."""
+
+    def models(self) -> tuple[Manifest, ...]:
+        """Manifests of the served models, by name."""
+
+    def model(self, name: str, version: str = "") -> Manifest:
+        """One manifest; NotFound names the models that exist."""
+
+    async def infer(self, request: InferRequest) -> InferReply:
+        """Answer, then (in the background, or before the next request in synchronous mode) learn."""
+
+    async def create_session(self, request: CreateSession) -> SessionView:
+        """Open a session; AlreadyExists if the id is taken."""
+
+    async def get_session(self, model: str, session_id: str) -> SessionView:
+        """The session, or NotFound."""
+
+    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
+        """A page ordered by model and id; page_size 0 means the default, negative is InvalidArgument."""
+
+    async def reset_session(self, model: str, session_id: str) -> SessionView:
+        """Back to the source: parameters, optimiser, statistics, filters, buffer. Counters stay."""
+
+    async def delete_session(self, model: str, session_id: str) -> None:
+        """Close and forget, or NotFound."""
+
+    async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
+        """Count true labels against remembered answers; InvalidArgument for a label outside the classes."""
+
+    def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
+        """Events from now on, until cancelled or the daemon drains; NotFound for a session that is not there."""
+
+    def snapshot(self) -> ServiceSnapshot:
+        """Figures for metrics; safe to call from any thread."""
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new work, finish what is queued, end every watch."""
