@@ -171,7 +171,10 @@ class Manifest:
         statistics = {entry.name: entry.shape for entry in self.statistics.slices}
         for site in self.sites:
             for table, key in (
-                (parameters, site.scale), (parameters, site.shift), (statistics, site.mean), (statistics, site.var),
+                (parameters, site.scale),
+                (parameters, site.shift),
+                (statistics, site.mean),
+                (statistics, site.var),
             ):
                 if table.get(key) != (site.channels,):
                     raise ManifestError(

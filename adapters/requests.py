@@ -75,5 +75,12 @@ class Gradients:
     logits: Float
 
 
-Request = Forward | Gradient
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """Ask what the unadapted quantized model answers to `inputs [B, ...]`; the reply's `batch_stats` is empty."""
+
+    inputs: NDArray[Any]
+
+
+Request = Forward | Gradient | Frozen
 Reply = Outputs | Gradients

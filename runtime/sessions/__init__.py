@@ -1,0 +1,1 @@
+"""Sessions: who owns which row, in which state, and what each has been through."""

@@ -1,0 +1,61 @@
+"""Accuracy without labels: average thresholded confidence (Garg et al. 2022, arXiv 2201.04234).
+
+The share of predictions more confident than a threshold that was set, at export, so that on source data the
+share equals the accuracy. Adaptation by entropy raises confidence, so the figure flatters adapted sessions;
+`docs/benchmarks.md` says by how much.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from acclimate.adapters.layout import Float
+from acclimate.adapters.numerics import log_softmax
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """Running means over a session's recent predictions, weighted `0.5 ** (age / half_life)`.
+
+    Attributes:
+        entropy: nats.
+        confidence: probability of the answered class.
+        above: share of predictions above the threshold: the estimated accuracy.
+        weight: how much evidence the means hold, at most `1 / (1 - decay)`.
+    """
+
+    entropy: float = 0.0
+    confidence: float = 0.0
+    above: float = 0.0
+    weight: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Per row `[B]`: entropy in nats, confidence, and answered class."""
+
+    entropy: Float
+    confidence: Float
+    label: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
+
+
+def score(logits: Float) -> Scores:
+    """Entropy, confidence and label of each row of logits `[B, C]`."""
+    log_p = log_softmax(logits)
+    return Scores(-(np.exp(log_p) * log_p).sum(axis=1), np.exp(log_p.max(axis=1)), logits.argmax(axis=1))
+
+
+def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float = 128.0) -> Telemetry:
+    """The running means after more predictions."""
+    rows = len(scores.entropy)
+    decay = 0.5 ** (rows / half_life)
+    weight = seen.weight * decay + rows
+    old, new = seen.weight * decay / weight, rows / weight
+    return Telemetry(
+        entropy=old * seen.entropy + new * float(scores.entropy.mean()),
+        confidence=old * seen.confidence + new * float(scores.confidence.mean()),
+        above=old * seen.above + new * float((scores.confidence > threshold).mean()),
+        weight=weight,
+    )

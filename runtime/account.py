@@ -1,0 +1,143 @@
+"""Keeping the books: what answers and steps mean for sessions, tallies and watchers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from acclimate.adapters.accuracy import Scores, Telemetry, observe
+from acclimate.adapters.outcome import Outcome
+from acclimate.runtime.clock import Clock
+from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.events import EventHub
+from acclimate.runtime.scheduler.learner import StepReport
+from acclimate.runtime.scheduler.predictor import Answer
+from acclimate.runtime.scheduler.tally import Tally
+from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.table import SessionTable
+from acclimate.runtime.types import Event, EventKind, ModelSnapshot
+
+EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_back": EventKind.ROLLED_BACK}
+
+
+class Account:
+    """The tallies of every model, and the telemetry of all its predictions together."""
+
+    def __init__(self, models: Mapping[str, Engine], hub: EventHub, clock: Clock) -> None:
+        self._engines = models
+        self._hub = hub
+        self._clock = clock
+        self.tallies = {name: Tally() for name in models}
+        self._telemetry = dict.fromkeys(models, Telemetry())
+
+    def answered(self, model: str, session: Session | None, answer: Answer, scores: Scores) -> None:
+        """Count an answer."""
+        tally, threshold = self.tallies[model], self._engines[model].manifest.calibration.confidence_threshold
+        tally.samples += len(answer.logits)
+        tally.queue_seconds.add(answer.queued)
+        tally.predict_seconds.add(answer.computed)
+        tally.batch_size.add(answer.batch_rows)
+        for entropy, confidence in zip(scores.entropy.tolist(), scores.confidence.tolist(), strict=True):
+            tally.entropy.add(entropy)
+            tally.confidence.add(confidence)
+        self._telemetry[model] = observe(self._telemetry[model], scores, threshold)
+        if session is not None:
+            session.telemetry = observe(session.telemetry, scores, threshold)
+            session.account.requests += 1
+            session.account.samples += len(answer.logits)
+            session.last_used_at = self._clock.wall()
+
+    def stepped(self, report: StepReport) -> None:
+        """Count one session's part in a step, and tell watchers."""
+        session, outcome = report.session, report.outcome
+        tally, own = self.tallies[session.model], session.account
+        tally.steps[outcome.kind] += 1
+        if outcome is Outcome.APPLIED:
+            own.updates += 1
+        elif outcome.kind == "skipped":
+            own.skipped[outcome.reason] += 1
+            tally.skipped[outcome.reason] += 1
+        else:
+            own.rollbacks[outcome.reason] += 1
+            tally.rollbacks[outcome.reason] += 1
+        if outcome is Outcome.SKIPPED_BUDGET:
+            tally.budget_denied_ms += report.ms
+        else:
+            own.adaptation_ms += report.ms
+            own.backward_samples += report.selected
+            tally.adaptation_seconds += report.ms / 1e3
+            tally.budget_granted_ms += report.ms
+            tally.backward_samples += report.selected
+            tally.forward_samples += round(report.forward_rows)
+        self._tell(session, EVENT_OF[outcome.kind], report.version_before, outcome.reason, report.ms, report.samples)
+        if report.restored:
+            own.restorations += 1
+            tally.restorations["strikes"] += 1
+            self._tell(session, EventKind.RESTORED, report.version_before, "strikes")
+
+    def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
+        """Tell watchers of something a client did."""
+        self._tell(session, kind, version_before, samples=samples)
+
+    def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
+        """One model's figures; safe from any thread."""
+        engine, tally = self._engines[name], self.tallies[name]
+        live = [session for session in table if session.model == name]
+        cost = engine.manifest.cost
+        states = {"pristine": 0, "adapted": 0} | Counter(session.state.value for session in live)
+        return ModelSnapshot(
+            model=name,
+            version=engine.manifest.version,
+            sessions=states,
+            sessions_created=table.created[name],
+            sessions_deleted=table.deleted[name],
+            requests=dict(tally.requests),
+            samples=tally.samples,
+            request_seconds=tally.request_seconds.frozen(),
+            queue_seconds=tally.queue_seconds.frozen(),
+            predict_seconds=tally.predict_seconds.frozen(),
+            batch_size=tally.batch_size.frozen(),
+            steps=dict(tally.steps),
+            skipped=dict(tally.skipped),
+            rollbacks=dict(tally.rollbacks),
+            restorations=dict(tally.restorations),
+            adaptation_seconds=tally.adaptation_seconds,
+            forward_samples=tally.forward_samples,
+            backward_samples=tally.backward_samples,
+            forward_flops=cost.forward_flops * (tally.samples + tally.forward_samples),
+            backward_flops=cost.vjp_flops * tally.backward_samples,
+            budget_granted_ms=tally.budget_granted_ms,
+            budget_denied_ms=tally.budget_denied_ms,
+            entropy=tally.entropy.frozen(),
+            confidence=tally.confidence.frozen(),
+            estimated_accuracy=self._telemetry[name].above,
+            labelled=tally.labelled,
+            labelled_correct=tally.labelled_correct,
+            buffered=sum(len(session.buffer) for session in live),
+            dropped=tally.dropped,
+            theta_distance_max=max((session.distance for session in live), default=0.0),
+            state_bytes=sum(session.cohort.bank.row_bytes for session in live),
+        )
+
+    def _tell(
+        self,
+        session: Session,
+        kind: EventKind,
+        before: int,
+        reason: str = "",
+        ms: float = 0.0,
+        samples: int = 0,
+    ) -> None:
+        self._hub.publish(
+            Event(
+                kind=kind,
+                model=session.model,
+                session_id=session.id,
+                at=self._clock.wall(),
+                version_before=before,
+                version_after=session.version,
+                reason=reason,
+                cost_ms=ms,
+                samples=samples,
+            )
+        )

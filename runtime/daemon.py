@@ -1,0 +1,79 @@
+"""The daemon's life: load, bind, say so, serve, drain.
+
+On standard output it writes one JSON line, when it is ready; everything else is a log on standard error.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+import structlog
+
+from acclimate.runtime import logs, wiring
+from acclimate.runtime.config import Config
+from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.metrics.collector import registry
+from acclimate.runtime.metrics.http import start_http
+from acclimate.runtime.rpc.server import build_server
+
+log = structlog.stdlib.get_logger("acclimate.daemon")
+
+
+def run(config: Config) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises:
+        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
+        OSError: a port is taken.
+    """
+    logs.configure(config.logging)
+    engines = wiring.load_engines(config)
+    # What was allocated while loading lives as long as the process; spare the collector the walk over it.
+    gc.freeze()
+    asyncio.run(_serve(config, engines))
+
+
+async def _serve(config: Config, engines: dict[str, Engine]) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    service = wiring.build_service(config, engines)
+    rpc = build_server(service, config)
+    http = start_http(
+        registry(service.snapshot, rpc.stats.counts), lambda: service.ready, config.server.host, config.server.http_port
+    )
+    try:
+        service.start()
+        await rpc.start()
+        announce(config, rpc.port, http.port, sorted(engines))
+        await stop.wait()
+        log.info("draining", seconds=config.server.drain_seconds)
+        rpc.health.drain()
+        await service.drain(config.server.drain_seconds)
+        await rpc.stop()
+    finally:
+        http.close()
+    log.info("stopped")
+
+
+def announce(config: Config, grpc_port: int, http_port: int, models: list[str]) -> None:
+    """Write the ready line: one JSON object, for whoever started the process."""
+    ready: dict[str, Any] = {
+        "event": "ready",
+        "host": config.server.host,
+        "grpc_port": grpc_port,
+        "http_port": http_port,
+        "pid": os.getpid(),
+        "models": models,
+        "mode": config.scheduler.mode,
+    }
+    sys.stdout.write(json.dumps(ready) + "\n")
+    sys.stdout.flush()
+    log.info("ready", **{key: value for key, value in ready.items() if key != "event"})

@@ -1,0 +1,152 @@
+"""The default engine: a bundle's three graphs on ONNX Runtime. No torch, no autograd, no graph building here.
+
+`frozen.onnx` and `forward.onnx` answer requests; `vjp.onnx` gives float outputs, statistics and gradients for
+adaptation. They are created from the very bytes whose hashes were verified.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from acclimate.adapters.errors import LayoutError
+from acclimate.adapters.folding import FOLD_ARRAYS, Folding, fold
+from acclimate.adapters.layout import Float
+from acclimate.adapters.manifest import FORWARD_FILE, FROZEN_FILE, VJP_FILE, Manifest
+from acclimate.adapters.requests import Forward, Gradient, Gradients, Index, Outputs, Rows
+from acclimate.adapters.source import Source
+from acclimate.runtime.bundle import Bundle, BundleError
+from acclimate.runtime.engines.base import Folded
+
+PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OnnxOptions:
+    """Execution provider (`cpu`, `cuda`, `tensorrt`) and threads; 0 threads means one per core."""
+
+    provider: str = "cpu"
+    intra_op_threads: int = 0
+    adaptation_threads: int = 1
+
+
+class OnnxEngine:
+    """Implements `Engine` for one verified bundle.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load a graph, or a graph's inputs are not those the format names.
+    """
+
+    def __init__(self, bundle: Bundle, options: OnnxOptions) -> None:
+        self._bundle = bundle
+        arrays = {name: bundle.tensors.get(f"fold.{name}", np.empty(0, np.float32)) for name in FOLD_ARRAYS}
+        try:
+            self._folding = Folding.of(
+                bundle.manifest.sites, bundle.manifest.parameters, bundle.manifest.statistics, arrays
+            )
+        except LayoutError as error:
+            raise BundleError(f"{bundle.path}: {error}; export the bundle again") from error
+        self._input = bundle.manifest.inputs[0].name
+        self._frozen = _session(bundle, FROZEN_FILE, options, options.intra_op_threads)
+        self._forward = _session(bundle, FORWARD_FILE, options, options.intra_op_threads)
+        self._vjp = _session(bundle, VJP_FILE, options, options.adaptation_threads)
+        _expect(bundle, FROZEN_FILE, self._frozen, {self._input})
+        _expect(bundle, FORWARD_FILE, self._forward, {self._input, "scale", "bias"})
+        _expect(bundle, VJP_FILE, self._vjp, {self._input, "theta", "stats", "mix", "alpha", "cotangent"})
+        # Without this, fetching only the logits would still run the backward half of the graph.
+        self._forward_only = ort.RunOptions()
+        self._forward_only.only_execute_path_to_fetches = True
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says about itself."""
+        return self._bundle.manifest
+
+    @property
+    def source(self) -> Source:
+        """The unadapted model's arrays."""
+        return self._bundle.source
+
+    def frozen(self, inputs: NDArray[Any]) -> Float:
+        """Logits `[B, C]` of `frozen.onnx`."""
+        logits: Float = self._frozen.run(["logits"], {self._input: inputs})[0]
+        return logits
+
+    def fold(self, theta: Float, stats: Float) -> Folded:
+        """Packed `scale` and `bias` `[S]` of `forward.onnx`, for one session."""
+        return Folded(fold(self._folding, theta, stats))
+
+    def predict(self, inputs: NDArray[Any], folded: Folded) -> Float:
+        """Logits `[B, C]` of `forward.onnx`."""
+        scale, bias = folded.arrays
+        logits: Float = self._forward.run(["logits"], {self._input: inputs, "scale": scale, "bias": bias})[0]
+        return logits
+
+    def forward(self, request: Forward) -> Outputs:
+        """The forward half of `vjp.onnx`."""
+        rows = request.rows
+        nothing = np.zeros((len(rows), len(self.manifest.classes)), np.float32)
+        feed = self._feed(rows, nothing)
+        logits, batch_stats = self._vjp.run(["logits", "batch_stats"], feed, self._forward_only)
+        return Outputs(logits, batch_stats)
+
+    def vjp(self, request: Gradient) -> Gradients:
+        """Gradients `[B, P]` of `vjp.onnx`."""
+        gradient, logits = self._vjp.run(["grad_theta", "logits"], self._feed(request.rows, request.cotangent))
+        return Gradients(gradient, logits)
+
+    def close(self) -> None:
+        """The graphs are released with the engine; nothing else is held."""
+
+    def _feed(self, rows: Rows, cotangent: Float) -> dict[str, NDArray[Any]]:
+        return {
+            self._input: rows.inputs,
+            "theta": rows.theta,
+            "stats": rows.stats,
+            "mix": mixing(rows.group),
+            "alpha": rows.alpha,
+            "cotangent": cotangent,
+        }
+
+
+def mixing(group: Index) -> Float:
+    """The row-stochastic matrix `[B, B]` that averages over the rows of the same group."""
+    same = (group[:, np.newaxis] == group[np.newaxis, :]).astype(np.float32)
+    result: Float = same / same.sum(axis=1, keepdims=True)
+    return result
+
+
+def _session(bundle: Bundle, name: str, options: OnnxOptions, threads: int) -> ort.InferenceSession:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = threads
+    settings.inter_op_num_threads = 1
+    settings.log_severity_level = 3
+    # Spinning workers would take the cores that the other graph and the event loop need.
+    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    wanted = PROVIDERS[options.provider]
+    missing = [provider for provider in wanted if provider not in ort.get_available_providers()]
+    if missing:
+        raise BundleError(
+            f"engine.provider is {options.provider!r}, but this ONNX Runtime lacks {missing}; "
+            "install acclimate[gpu] or choose 'cpu'"
+        )
+    try:
+        return ort.InferenceSession(bundle.graphs[name], settings, providers=wanted)
+    except (KeyError, RuntimeError, ValueError, NotImplementedError) as error:
+        raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({error})") from error
+
+
+def _expect(bundle: Bundle, name: str, session: ort.InferenceSession, inputs: set[str]) -> None:
+    given = {entry.name for entry in session.get_inputs()}
+    if given != inputs:
+        raise BundleError(
+            f"{bundle.path / name}: inputs are {sorted(given)}; expected {sorted(inputs)}; export the bundle again"
+        )

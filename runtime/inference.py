@@ -1,0 +1,159 @@
+"""What an inference request asks for, checked against the model before anything is changed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.errors import InvalidArgument, NotFound
+from acclimate.runtime.types import InferRequest, Scalar
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "UINT8": np.dtype(np.uint8),
+    "UINT16": np.dtype(np.uint16),
+    "UINT32": np.dtype(np.uint32),
+    "UINT64": np.dtype(np.uint64),
+    "INT8": np.dtype(np.int8),
+    "INT16": np.dtype(np.int16),
+    "INT32": np.dtype(np.int32),
+    "INT64": np.dtype(np.int64),
+    "FP16": np.dtype(np.float16),
+    "FP32": np.dtype(np.float32),
+    "FP64": np.dtype(np.float64),
+}
+OURS = ("sequence_id", "sequence_start", "sequence_end", "acclimate_adapt", "acclimate_recipe")
+
+
+@dataclass(frozen=True, slots=True)
+class Sequence:
+    """The session part of a request, from Triton's sequence extension and our own parameters.
+
+    `session_id` is None for stateless requests; `start` opens or resets, `end` closes; `learn` says whether
+    the samples may be learnt from; `recipe` is what a session that `start` opens should run.
+    """
+
+    session_id: str | None
+    start: bool
+    end: bool
+    learn: bool
+    recipe: str | None
+
+
+def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
+    """Read the request parameters. Unknown ones are ignored unless they look like ours.
+
+    Raises:
+        InvalidArgument: a parameter of ours is misspelt, of the wrong type, or makes no sense with the others.
+    """
+    for name in parameters:
+        if name.startswith(("acclimate_", "sequence_")) and name not in OURS:
+            close = get_close_matches(name, OURS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known are {list(OURS)}"
+            raise InvalidArgument("PARAMETER_UNKNOWN", f"request parameter {name!r} is unknown; {hint}", parameter=name)
+    raw = parameters.get("sequence_id", 0)
+    if isinstance(raw, bool) or not isinstance(raw, int | str):
+        raise _wrong_type("sequence_id", raw, "a string or an integer")
+    session_id = None if raw in (0, "", "0") else str(raw)
+    sequence = Sequence(
+        session_id=session_id,
+        start=_flag(parameters, "sequence_start", default=False),
+        end=_flag(parameters, "sequence_end", default=False),
+        learn=_flag(parameters, "acclimate_adapt", default=True),
+        recipe=_text(parameters, "acclimate_recipe"),
+    )
+    if session_id is None and (sequence.start or sequence.end):
+        raise InvalidArgument(
+            "SEQUENCE_ID_MISSING",
+            "sequence_start or sequence_end is set without sequence_id; send the session's id",
+        )
+    if sequence.recipe is not None and not sequence.start:
+        raise InvalidArgument(
+            "RECIPE_WITHOUT_START",
+            "acclimate_recipe only means something with sequence_start=true",
+            parameter="acclimate_recipe",
+        )
+    return sequence
+
+
+def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> NDArray[Any]:
+    """The one input tensor `[B, ...]` of a request.
+
+    Raises:
+        NotFound: the model has no such version. InvalidArgument: tensor name, datatype, shape or value is not
+            what the model takes, or an unknown output is asked for.
+    """
+    if request.version not in ("", manifest.version):
+        raise NotFound(
+            "MODEL_VERSION_NOT_FOUND",
+            f"model {manifest.name!r} has version {manifest.version!r}, not {request.version!r}",
+            version=request.version,
+        )
+    known = [spec.name for spec in manifest.outputs]
+    for name in request.outputs:
+        if name not in known:
+            raise InvalidArgument("OUTPUT_UNKNOWN", f"output {name!r} is unknown; the model has {known}", output=name)
+    spec = manifest.inputs[0]
+    if set(request.inputs) != {spec.name}:
+        raise InvalidArgument(
+            "INPUTS_MISMATCH",
+            f"inputs are {sorted(request.inputs)}; the model takes exactly [{spec.name!r}]",
+            inputs=sorted(request.inputs),
+        )
+    tensor = request.inputs[spec.name]
+    if tensor.dtype != DTYPES[spec.datatype]:
+        given = next((name for name, dtype in DTYPES.items() if dtype == tensor.dtype), str(tensor.dtype))
+        raise InvalidArgument(
+            "DATATYPE_MISMATCH",
+            f"input {spec.name!r} has datatype {given}; the model takes {spec.datatype}",
+            input=spec.name,
+            datatype=given,
+            expected=spec.datatype,
+        )
+    expected = spec.shape[1:]
+    if tensor.ndim != len(spec.shape) or tensor.shape[1:] != expected or not 1 <= len(tensor) <= max_rows:
+        raise InvalidArgument(
+            "SHAPE_MISMATCH",
+            f"input {spec.name!r} has shape {list(tensor.shape)}; the model takes [B, "
+            f"{', '.join(map(str, expected))}] with B from 1 to {max_rows}",
+            input=spec.name,
+            shape=list(tensor.shape),
+            expected=list(spec.shape),
+        )
+    if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+        position = [int(axis[0]) for axis in np.nonzero(~np.isfinite(tensor))]
+        raise InvalidArgument(
+            "VALUE_NOT_FINITE",
+            f"input {spec.name!r} holds {tensor[tuple(position)]} at {position}; send finite values",
+            input=spec.name,
+            position=position,
+        )
+    return tensor
+
+
+def _flag(parameters: Mapping[str, Scalar], name: str, *, default: bool) -> bool:
+    value = parameters.get(name, default)
+    if not isinstance(value, bool):
+        raise _wrong_type(name, value, "a bool")
+    return value
+
+
+def _text(parameters: Mapping[str, Scalar], name: str) -> str | None:
+    value = parameters.get(name)
+    if value is not None and not isinstance(value, str):
+        raise _wrong_type(name, value, "a string")
+    return value
+
+
+def _wrong_type(name: str, value: object, expected: str) -> InvalidArgument:
+    shown = "NaN" if isinstance(value, float) and math.isnan(value) else repr(value)
+    return InvalidArgument(
+        "PARAMETER_TYPE", f"request parameter {name!r} is {shown}; it must be {expected}", parameter=name
+    )

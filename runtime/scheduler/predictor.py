@@ -1,0 +1,227 @@
+"""Answering requests: a bounded queue, batches across sessions, one thread that computes.
+
+Everything but the engine call runs on the event loop's thread, so sessions need no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.adapters.layout import Float
+from acclimate.runtime.clock import Clock
+from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
+from acclimate.runtime.scheduler.decide import Waiting, next_batch
+from acclimate.runtime.sessions.session import Session
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A request in the queue. `session` is None for stateless requests; times are monotonic seconds."""
+
+    engine: Engine
+    session: Session | None
+    inputs: NDArray[Any]
+    arrived: float
+    deadline: float | None
+    learn: bool
+    answer: asyncio.Future[Answer] = field(repr=False)
+
+    @property
+    def folded(self) -> Folded | None:
+        """What answers it: the session's own parameters, or None for the frozen graph."""
+        return None if self.session is None else self.session.folded
+
+    @property
+    def lane(self) -> Hashable:
+        """Requests of one lane can run as one batch."""
+        return id(self.engine), None if self.folded is None else id(self.session)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Logits `[B, C]`, the version of the parameters that gave them, and where the time went (seconds)."""
+
+    logits: Float
+    version: int
+    queued: float
+    computed: float
+    batch_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorLimits:
+    """Batch size in rows, delay in seconds to wait for a fuller one, and queue length in requests."""
+
+    max_batch: int
+    max_delay: float
+    max_queue: int
+
+
+Answered = Callable[[Ticket, Answer], None]
+
+
+class Predictor:
+    """The prediction queue and its worker.
+
+    Args:
+        limits: bounds of batches and queue.
+        clock: the time.
+        answered: called with every answer, before the client is told, to account for it.
+        before_reply: awaited after each batch with its tickets, before the clients are told; synchronous mode
+            learns here, so that a client that waits for its answer sees what it did to the session.
+    """
+
+    def __init__(
+        self,
+        limits: PredictorLimits,
+        clock: Clock,
+        answered: Answered,
+        before_reply: Callable[[list[Ticket]], Awaitable[None]] | None = None,
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._answered = answered
+        self._before_reply = before_reply
+        self._queue: deque[Ticket] = deque()
+        self._wake = asyncio.Event()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
+        self._closing = False
+        # Set while no prediction waits or runs; adaptation steps pause between slices until it is.
+        self.idle = threading.Event()
+        self.idle.set()
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def admit(self) -> None:
+        """Whether a request would be queued now, asked before anything is changed on its behalf.
+
+        Raises:
+            ResourceExhausted: the queue is full. Unavailable: draining.
+        """
+        if self._closing:
+            raise Unavailable("DRAINING", "the daemon is draining; send the request to another one")
+        if len(self._queue) >= self._limits.max_queue:
+            raise ResourceExhausted(
+                "QUEUE_FULL",
+                f"{len(self._queue)} requests are waiting, as many as scheduler.max_queue allows",
+                retry_after_seconds=0.1,
+                limit=self._limits.max_queue,
+            )
+
+    async def submit(
+        self,
+        engine: Engine,
+        session: Session | None,
+        inputs: NDArray[Any],
+        deadline: float | None,
+        learn: bool,
+    ) -> Answer:
+        """Queue a request and wait for its answer.
+
+        Raises:
+            ResourceExhausted, Unavailable: see `admit`.
+            DeadlineExceeded: the deadline passed before the engine began.
+        """
+        self.admit()
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        ticket = Ticket(engine, session, inputs, self._clock.monotonic(), deadline, learn, future)
+        self._queue.append(ticket)
+        self.idle.clear()
+        self._wake.set()
+        return await future
+
+    async def run(self) -> None:
+        """Serve until `close` is called and the queue is empty."""
+        while not (self._closing and not self._queue):
+            batch = await self._next()
+            if batch:
+                await self._serve(batch)
+        self._pool.shutdown()
+
+    def close(self) -> None:
+        """Refuse new requests; `run` returns when those queued are answered."""
+        self._closing = True
+        self._wake.set()
+
+    async def _next(self) -> list[Ticket]:
+        self._drop_expired()
+        now = self._clock.monotonic()
+        view = [Waiting(t.lane, len(t.inputs), t.arrived) for t in self._queue]
+        plan = next_batch(view, now, max_rows=self._limits.max_batch, max_delay=self._limits.max_delay)
+        if not plan.run:
+            await self._sleep(None if plan.look_again_at is None else plan.look_again_at - now)
+            return []
+        chosen = set(plan.run)
+        batch = [self._queue[position] for position in plan.run]
+        self._queue = deque(t for position, t in enumerate(self._queue) if position not in chosen)
+        return batch
+
+    async def _sleep(self, seconds: float | None) -> None:
+        if not self._queue:
+            self.idle.set()
+        self._wake.clear()
+        if self._closing:
+            return
+        if seconds is None:
+            await self._wake.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), seconds)
+
+    def _drop_expired(self) -> None:
+        now = self._clock.monotonic()
+        kept: deque[Ticket] = deque()
+        for ticket in self._queue:
+            if ticket.answer.cancelled():
+                continue
+            if ticket.deadline is not None and now >= ticket.deadline:
+                ticket.answer.set_exception(
+                    DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed while the request was queued")
+                )
+                continue
+            kept.append(ticket)
+        self._queue = kept
+
+    async def _serve(self, batch: list[Ticket]) -> None:
+        first = batch[0]
+        inputs = first.inputs if len(batch) == 1 else np.concatenate([t.inputs for t in batch])
+        folded = first.folded
+        versions = [0 if t.session is None else t.session.version for t in batch]
+        started = self._clock.monotonic()
+        try:
+            logits = await asyncio.get_running_loop().run_in_executor(
+                self._pool, _compute, first.engine, inputs, folded
+            )
+        except Exception as error:
+            for ticket in batch:
+                if not ticket.answer.cancelled():
+                    ticket.answer.set_exception(error)
+            return
+        computed, start = self._clock.monotonic() - started, 0
+        answers = []
+        for ticket, version in zip(batch, versions, strict=True):
+            part = logits[start : start + len(ticket.inputs)]
+            start += len(ticket.inputs)
+            answers.append(Answer(part, version, started - ticket.arrived, computed, len(inputs)))
+            self._answered(ticket, answers[-1])
+        if self._before_reply is not None:
+            await self._before_reply(batch)
+        for ticket, answer in zip(batch, answers, strict=True):
+            if not ticket.answer.cancelled():
+                ticket.answer.set_result(answer)
+
+
+def _compute(engine: Engine, inputs: NDArray[Any], folded: Folded | None) -> Float:
+    return engine.frozen(inputs) if folded is None else engine.predict(inputs, folded)

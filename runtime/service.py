@@ -1,0 +1,282 @@
+"""The service behind every edge: models, sessions, answers, and what is learnt from them."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from acclimate.adapters.accuracy import score
+from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.account import Account
+from acclimate.runtime.clock import Clock
+from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.errors import AcclimateError, FailedPrecondition, InvalidArgument, NotFound
+from acclimate.runtime.events import EventHub
+from acclimate.runtime.inference import Sequence as SequenceParameters
+from acclimate.runtime.inference import checked_inputs, sequence_of
+from acclimate.runtime.scheduler.learner import Learner
+from acclimate.runtime.scheduler.predictor import Answer, Predictor, Ticket
+from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.states import SessionState
+from acclimate.runtime.sessions.table import SessionTable, unknown_model
+from acclimate.runtime.types import (
+    CreateSession,
+    Event,
+    EventKind,
+    Feedback,
+    FeedbackResult,
+    InferReply,
+    InferRequest,
+    ServiceSnapshot,
+    SessionPage,
+    SessionView,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the service is made of; `runtime/wiring.py` builds them."""
+
+    engines: dict[str, Engine]
+    table: SessionTable
+    predictor: Predictor
+    learner: Learner
+    account: Account
+    hub: EventHub
+    clock: Clock
+    max_rows: int
+    synchronous: bool
+
+
+class Service:
+    """Implements `ServiceProtocol`; every method runs on the event loop's thread but `snapshot`."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._started_at = parts.clock.wall()
+        self._running = False
+        self._draining = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is accepted."""
+        return self._running and not self._draining
+
+    def start(self) -> None:
+        """Begin to serve; must be called on the running event loop."""
+        self._tasks = [asyncio.create_task(self._parts.predictor.run(), name="predictor")]
+        if not self._parts.synchronous:
+            self._tasks.append(asyncio.create_task(self._parts.learner.run(), name="learner"))
+        self._running = True
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new requests, answer those queued, let the step under way finish, end every watch."""
+        self._draining = True
+        self._parts.predictor.close()
+        self._parts.learner.close()
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+        self._parts.hub.close()
+        for engine in self._parts.engines.values():
+            engine.close()
+
+    def models(self) -> tuple[Manifest, ...]:
+        """Manifests of the served models, by name."""
+        return tuple(self._parts.engines[name].manifest for name in sorted(self._parts.engines))
+
+    def model(self, name: str, version: str = "") -> Manifest:
+        """One manifest."""
+        engine = self._engine(name)
+        if version not in ("", engine.manifest.version):
+            raise NotFound(
+                "MODEL_VERSION_NOT_FOUND",
+                f"model {name!r} has version {engine.manifest.version!r}, not {version!r}",
+            )
+        return engine.manifest
+
+    async def infer(self, request: InferRequest) -> InferReply:
+        """Answer a request; see `ServiceProtocol.infer`."""
+        arrived, code = self._parts.clock.monotonic(), "INTERNAL"
+        try:
+            reply = await self._infer(request)
+            code = "OK"
+            return reply
+        except AcclimateError as error:
+            code = error.code.value
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            tally = self._parts.account.tallies.get(request.model)
+            if tally is not None:
+                tally.requests[code] += 1
+                tally.request_seconds.add(self._parts.clock.monotonic() - arrived)
+
+    async def create_session(self, request: CreateSession) -> SessionView:
+        """Open a session."""
+        session = self._parts.table.open(request)
+        self._parts.account.happened(session, EventKind.CREATED, 0)
+        return self._view(session)
+
+    async def get_session(self, model: str, session_id: str) -> SessionView:
+        """The session as it is."""
+        return self._view(self._parts.table.get(model, session_id))
+
+    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
+        """A page of sessions."""
+        sessions, token = self._parts.table.page(model, page_size, page_token)
+        return SessionPage(tuple(self._view(session) for session in sessions), token)
+
+    async def reset_session(self, model: str, session_id: str) -> SessionView:
+        """Back to the source."""
+        session = self._parts.table.get(model, session_id)
+        self._restore(session)
+        return self._view(session)
+
+    async def delete_session(self, model: str, session_id: str) -> None:
+        """Close and forget."""
+        self._close(self._parts.table.get(model, session_id))
+
+    async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
+        """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
+        session = self._parts.table.get(model, session_id)
+        classes = len(self._engine(model).manifest.classes)
+        if len({(given.request_id, given.row) for given in labels}) < len(labels):
+            raise InvalidArgument("LABEL_REPEATED", "two labels name the same request and row; send one of them")
+        answers = []
+        for given in labels:
+            if not 0 <= given.label < classes:
+                raise InvalidArgument(
+                    "LABEL_OUT_OF_RANGE",
+                    f"label is {given.label}; model {model!r} has classes 0 to {classes - 1}",
+                    label=given.label,
+                )
+            answers.append(session.answers.answer(given.request_id, given.row))
+        known = [(given, answer) for given, answer in zip(labels, answers, strict=True) if answer is not None]
+        correct = sum(given.label == answer for given, answer in known)
+        tally = self._parts.account.tallies[model]
+        for book in (session.account, tally):
+            book.labelled += len(known)
+            book.labelled_correct += correct
+        for given, _ in known:
+            session.answers.settle(given.request_id, given.row)
+        self._parts.account.happened(session, EventKind.FEEDBACK, session.version, len(known))
+        unknown = tuple(given.request_id for given, answer in zip(labels, answers, strict=True) if answer is None)
+        return FeedbackResult(len(known), correct, unknown)
+
+    def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
+        """Events from now on."""
+        if model is not None and session_id is not None:
+            self._parts.table.get(model, session_id)
+        elif model is not None:
+            self._engine(model)
+        return self._parts.hub.watch(model, session_id)
+
+    def snapshot(self) -> ServiceSnapshot:
+        """Figures for metrics."""
+        return ServiceSnapshot(
+            ready=self.ready,
+            draining=self._draining,
+            started_at=self._started_at,
+            queue_depth=len(self._parts.predictor),
+            watchers=len(self._parts.hub),
+            models=tuple(self._parts.account.snapshot(name, self._parts.table) for name in sorted(self._parts.engines)),
+        )
+
+    def answered(self, ticket: Ticket, answer: Answer) -> None:
+        """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
+        scores = score(answer.logits)
+        session, model = ticket.session, ticket.engine.manifest.name
+        self._parts.account.answered(model, session, answer, scores)
+        if session is None or session.state is SessionState.CLOSED:
+            return
+        if ticket.learn and session.cohort.recipe.learns:
+            self._parts.account.tallies[model].dropped += session.buffer.extend(ticket.inputs)
+            if not self._parts.synchronous:
+                self._parts.learner.notify(session)
+
+    async def learn_before_reply(self, tickets: list[Ticket]) -> None:
+        """Synchronous mode: step each session of a batch until it has too few samples left."""
+        for ticket in tickets:
+            while ticket.session is not None and ticket.session.state is not SessionState.CLOSED and ticket.session.due:
+                await self._parts.learner.step([ticket.session])
+
+    async def _infer(self, request: InferRequest) -> InferReply:
+        engine = self._engine(request.model)
+        sequence = sequence_of(request.parameters)
+        inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
+        self._parts.predictor.admit()
+        session = self._sequence_session(request.model, sequence)
+        answer = await self._parts.predictor.submit(engine, session, inputs, request.deadline, sequence.learn)
+        reply = self._reply(request, engine.manifest, session, answer)
+        if sequence.end and session is not None and session.from_sequence and session.state is not SessionState.CLOSED:
+            self._close(session)
+        return reply
+
+    def _reply(
+        self,
+        request: InferRequest,
+        manifest: Manifest,
+        session: Session | None,
+        answer: Answer,
+    ) -> InferReply:
+        request_id = request.id or uuid.uuid4().hex
+        scores = score(answer.logits)
+        parameters: dict[str, bool | int | float | str] = {
+            "acclimate_version": answer.version,
+            "acclimate_entropy": float(scores.entropy.mean()),
+            "acclimate_confidence": float(scores.confidence.mean()),
+        }
+        if session is not None:
+            parameters["acclimate_session"] = session.id
+            session.answers.remember(request_id, scores.label)
+        outputs: dict[str, NDArray[Any]] = {manifest.outputs[0].name: answer.logits}
+        return InferReply(request.model, manifest.version, request_id, outputs, parameters)
+
+    def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
+        """The session a request belongs to; `sequence_start` opens it, or resets one that exists."""
+        if sequence.session_id is None:
+            return None
+        if not sequence.start:
+            return self._parts.table.get(model, sequence.session_id)
+        session = self._parts.table.find(model, sequence.session_id)
+        if session is None:
+            wanted = CreateSession(model, sequence.session_id, sequence.recipe)
+            session = self._parts.table.open(wanted, from_sequence=True)
+            self._parts.account.happened(session, EventKind.CREATED, 0)
+            return session
+        if sequence.recipe not in (None, session.cohort.recipe.name):
+            raise FailedPrecondition(
+                "RECIPE_MISMATCH",
+                f"session {session.id!r} runs {session.cohort.recipe.name!r}, not {sequence.recipe!r}; end it first",
+                session=session.id,
+            )
+        self._restore(session)
+        return session
+
+    def _restore(self, session: Session) -> None:
+        before = session.version
+        session.restore()
+        self._parts.account.happened(session, EventKind.RESET, before)
+
+    def _close(self, session: Session) -> None:
+        self._parts.table.close(session)
+        self._parts.account.happened(session, EventKind.DELETED, session.version)
+
+    def _engine(self, model: str) -> Engine:
+        engine = self._parts.engines.get(model)
+        if engine is None:
+            raise unknown_model(model, self._parts.engines)
+        return engine
+
+    def _view(self, session: Session) -> SessionView:
+        return session.view(self._parts.clock.monotonic())

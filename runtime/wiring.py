@@ -1,0 +1,127 @@
+"""The only place that builds the object graph, and the only one that names concrete engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from acclimate.adapters.guards import Guards
+from acclimate.runtime.account import Account
+from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
+from acclimate.runtime.clock import Clock, SystemClock
+from acclimate.runtime.config import Config
+from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.events import EventHub
+from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
+from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
+from acclimate.runtime.service import Parts, Service
+from acclimate.runtime.sessions.table import Limits, SessionTable
+from acclimate.runtime.types import Budget
+
+# A client may send this many times the batch size in one request.
+REQUEST_BATCHES = 16
+# Synchronous mode has no clock for budgets: a sample counts as this much time, ten samples a second.
+SAMPLE_PERIOD_SECONDS = 0.1
+# How long a slice of an adaptation step waits for queued predictions before it runs all the same.
+PATIENCE_SECONDS = 0.005
+SLICE_ROWS = 16
+
+
+def load_engine(bundle: Bundle, config: Config) -> Engine:
+    """The engine that runs a bundle; imported here, so that the rest works where none is installed.
+
+    Raises:
+        ModuleNotFoundError: ONNX Runtime is not installed. BundleError: it cannot load the bundle.
+    """
+    from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
+
+    settings = config.engine
+    return OnnxEngine(bundle, OnnxOptions(settings.provider, settings.intra_op_threads, settings.adaptation_threads))
+
+
+def load_engines(config: Config) -> dict[str, Engine]:
+    """Every configured bundle, by model name.
+
+    Raises:
+        BundleError: a bundle cannot be served, or two have the same name.
+        ModuleNotFoundError: ONNX Runtime is not installed.
+    """
+    engines: dict[str, Engine] = {}
+    for path in config.bundles:
+        bundle = read_bundle(path)
+        if bundle.manifest.name in engines:
+            raise BundleError(
+                f"{path}: model name {bundle.manifest.name!r} is served already; give bundles unique names"
+            )
+        engines[bundle.manifest.name] = load_engine(bundle, config)
+    return engines
+
+
+def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | None = None) -> Service:
+    """Everything behind the edges, not yet started; must be called on the running event loop."""
+    clock = clock or SystemClock()
+    synchronous = config.scheduler.mode == "synchronous"
+    hub = EventHub()
+    account = Account(engines, hub, clock)
+    table = SessionTable(engines, guards_of(config), limits_of(config), clock)
+    # The predictor and the learner call back into the service that is made of them.
+    service: Service
+    predictor = Predictor(
+        PredictorLimits(
+            max_batch=1 if synchronous else config.scheduler.max_batch,
+            max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
+            max_queue=config.scheduler.max_queue,
+        ),
+        clock,
+        lambda ticket, answer: service.answered(ticket, answer),
+        (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
+    )
+    learner = Learner(
+        LearnerLimits(
+            max_step_rows=config.adaptation.max_step_rows,
+            slice_rows=SLICE_ROWS,
+            patience=0.0 if synchronous else PATIENCE_SECONDS,
+            sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
+        ),
+        clock,
+        None if synchronous else (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms),
+        predictor.idle,
+        account.stepped,
+    )
+    service = Service(
+        Parts(
+            engines=dict(engines),
+            table=table,
+            predictor=predictor,
+            learner=learner,
+            account=account,
+            hub=hub,
+            clock=clock,
+            max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
+            synchronous=synchronous,
+        )
+    )
+    return service
+
+
+def guards_of(config: Config) -> Guards:
+    """The configured guards."""
+    chosen = config.adaptation
+    return Guards(
+        trust_radius=chosen.trust_radius,
+        collapse_ratio=chosen.collapse_ratio,
+        canary_tolerance=chosen.canary_tolerance,
+        canary_every=chosen.canary_every,
+        max_strikes=chosen.max_consecutive_rollbacks,
+    )
+
+
+def limits_of(config: Config) -> Limits:
+    """The configured limits of the session table."""
+    return Limits(
+        max_sessions=config.sessions.max_sessions,
+        buffer_rows=config.sessions.buffer_rows,
+        remembered_answers=config.sessions.remembered_answers,
+        default_recipe=config.sessions.default_recipe,
+        default_batch_rows=config.adaptation.batch_rows,
+        default_budget=Budget(config.budget.refill_ms_per_s, config.budget.capacity_ms),
+    )

@@ -1,0 +1,57 @@
+"""Running steps of the driver on the NumPy engine, and twisting its answers where a test needs that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from acclimate.adapters.bank import State
+from acclimate.adapters.guards import Guards
+from acclimate.adapters.recipes import Recipe, build, template
+from acclimate.adapters.requests import Forward, Gradient, Reply, Request
+from acclimate.adapters.step import Batch, StepResult, adaptation_step
+from acclimate.runtime.engines.reference import ReferenceEngine, reference_engine
+from acclimate.runtime.scheduler.drive import Slicing, answer
+
+WHOLE = Slicing(rows=10_000, pause=lambda: None)
+Twist = Callable[[Request, Reply], Reply]
+
+
+def recipe(name: str, engine: ReferenceEngine, guards: Guards | None = None, **parameters: float) -> Recipe:
+    return build(name, parameters, engine.source, guards or Guards())
+
+
+def fresh(chosen: Recipe, engine: ReferenceEngine, sessions: int) -> State:
+    return {name: np.stack([value] * sessions) for name, value in template(chosen, engine.source).items()}
+
+
+def step(
+    chosen: Recipe,
+    state: State,
+    inputs: np.ndarray,
+    group: np.ndarray,
+    engine: ReferenceEngine | None = None,
+    twist: Twist | None = None,
+    asked: list[Request] | None = None,
+) -> StepResult:
+    engine = engine or reference_engine()
+    machine = adaptation_step(chosen, engine.source, state, Batch(inputs, group))
+    try:
+        request = next(machine)
+        while True:
+            if asked is not None:
+                asked.append(request)
+            reply = answer(request, engine, WHOLE)
+            request = machine.send(twist(request, reply) if twist else reply)
+    except StopIteration as finished:
+        return finished.value
+
+
+def stream(seed: int, rows: int, features: int = 8, shift: float = 0.7, scale: float = 1.6) -> np.ndarray:
+    """Features whose distribution has moved away from the source's."""
+    return (np.random.default_rng(seed).normal(size=(rows, features)) * scale + shift).astype(np.float32)
+
+
+def rows_of(requests: list[Request], kind: type[Forward] | type[Gradient]) -> list[int]:
+    return [len(request.rows) for request in requests if isinstance(request, kind)]
