@@ -69,7 +69,10 @@ class Account:
             tally.budget_granted_ms += report.ms
             tally.backward_samples += report.selected
             tally.forward_samples += round(report.forward_rows)
-        self._tell(session, EVENT_OF[outcome.kind], report.version_before, outcome.reason, report.ms, report.samples)
+        self._tell(
+            session, EVENT_OF[outcome.kind], report.version_before, outcome.reason, report.ms, report.samples,
+            after=report.version_before if report.restored else None,
+        )  # fmt: skip
         if report.restored:
             own.restorations += 1
             tally.restorations["strikes"] += 1
@@ -127,6 +130,7 @@ class Account:
         reason: str = "",
         ms: float = 0.0,
         samples: int = 0,
+        after: int | None = None,
     ) -> None:
         self._hub.publish(
             Event(
@@ -135,7 +139,7 @@ class Account:
                 session_id=session.id,
                 at=self._clock.wall(),
                 version_before=before,
-                version_after=session.version,
+                version_after=session.version if after is None else after,
                 reason=reason,
                 cost_ms=ms,
                 samples=samples,

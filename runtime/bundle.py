@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+import math
+import re
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from acclimate.adapters.errors import ManifestError
-from acclimate.adapters.manifest import MANIFEST_FILE, SOURCE_FILE, FileEntry, Manifest
+from acclimate.adapters.manifest import MANIFEST_FILE, SOURCE_FILE, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source
+from acclimate.runtime.inference import DTYPES
 
 # A manifest is text about a few dozen tensors; anything larger is not one.
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
+# More than ONNX, which is protobuf, can hold in one file.
+MAX_FILE_BYTES = 2**31
+# As it stands in resource names, `models/{name}`.
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 
 
 class BundleError(Exception):
@@ -52,13 +58,45 @@ def read_bundle(path: Path) -> Bundle:
         manifest = Manifest.from_json(json.loads(raw))
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
-    except ManifestError as error:
-        raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
+    _refuse_unservable(path / MANIFEST_FILE, manifest)
     contents = {name: _verified(path / name, entry) for name, entry in manifest.files.items()}
     tensors = _tensors(path / SOURCE_FILE, contents[SOURCE_FILE])
     graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
     digest = hashlib.sha256(raw).hexdigest()
     return Bundle(path, manifest, digest, _source(path, manifest, tensors), tensors, graphs)
+
+
+def _refuse_unservable(path: Path, manifest: Manifest) -> None:
+    """What parses as a manifest may still describe nothing that can be served here."""
+    classes, sound = len(manifest.classes), MODEL_NAME.fullmatch(manifest.name)
+    figures = (*astuple(manifest.calibration), *astuple(manifest.cost), *(site.epsilon for site in manifest.sites))
+    demands = (
+        (sound, f"name is {manifest.name[:140]!r}; use letters, digits, '.', '_', '~' or '-'"),
+        (len(manifest.inputs) == 1, f"it has {len(manifest.inputs)} inputs; exactly one is served"),
+        (all(map(_batched, manifest.inputs)), f"inputs are {manifest.inputs}; expected [-1, ...] of {list(DTYPES)}"),
+        (
+            [spec.shape for spec in manifest.outputs] == [(-1, classes)] and classes > 1,
+            f"outputs are {manifest.outputs}; expected one of shape [-1, {classes}], a column per class, at least 2",
+        ),
+        (all(map(_figure, figures)), "calibration, cost and epsilons must be finite numbers, not negative"),
+        (all(map(_hashed, manifest.files.values())), "files need a hexadecimal sha256 and a size in bytes each"),
+    )
+    for met, complaint in demands:
+        if not met:
+            raise BundleError(f"{path}: {complaint}; export the bundle again")
+
+
+def _batched(spec: TensorSpec) -> bool:
+    return spec.datatype in DTYPES and spec.shape[:1] == (-1,) and all(size > 0 for size in spec.shape[1:])
+
+
+def _figure(value: object) -> bool:
+    return isinstance(value, int | float) and 0 <= value < math.inf
+
+
+def _hashed(entry: FileEntry) -> bool:
+    digest, size = entry.sha256, entry.bytes
+    return isinstance(digest, str) and isinstance(size, int) and 0 <= size <= MAX_FILE_BYTES
 
 
 def _verified(path: Path, entry: FileEntry) -> bytes:
@@ -76,8 +114,9 @@ def _read(path: Path, limit: int) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(limit + 1)
-    except OSError as error:
-        raise BundleError(f"{path}: cannot be read ({error.strerror}); is this a bundle directory?") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise BundleError(f"{path}: cannot be read ({reason}); is this a bundle directory?") from error
     if len(content) > limit:
         raise BundleError(f"{path}: longer than the {limit} bytes it may have; export the bundle again")
     return content
@@ -109,9 +148,7 @@ def _source(path: Path, manifest: Manifest, tensors: dict[str, NDArray[Any]]) ->
             raise BundleError(
                 f"{path / SOURCE_FILE}: {name!r} is {given}; expected finite float32 of shape {shape}; export again"
             )
-    inputs, labels = tensors.get("canary.inputs"), tensors.get("canary.labels")
-    if inputs is None or labels is None or len(inputs) != len(labels):
-        raise BundleError(f"{path / SOURCE_FILE}: 'canary.inputs' and 'canary.labels' must be there, of one length")
+    inputs, labels = _canaries(path / SOURCE_FILE, manifest, tensors)
     return Source(
         parameters=manifest.parameters,
         statistics=manifest.statistics,
@@ -123,6 +160,17 @@ def _source(path: Path, manifest: Manifest, tensors: dict[str, NDArray[Any]]) ->
         canary_labels=_frozen(labels.astype(np.int64)),
         calibration=manifest.calibration,
     )
+
+
+def _canaries(path: Path, manifest: Manifest, tensors: dict[str, NDArray[Any]]) -> tuple[NDArray[Any], NDArray[Any]]:
+    inputs, labels, spec = tensors.get("canary.inputs"), tensors.get("canary.labels"), manifest.inputs[0]
+    if inputs is None or inputs.dtype != DTYPES[spec.datatype] or inputs.shape[1:] != spec.shape[1:]:
+        given = None if inputs is None else (inputs.dtype.name, inputs.shape)
+        raise BundleError(f"{path}: 'canary.inputs' is {given}; expected {spec.datatype} {spec.shape}; export again")
+    known = range(len(manifest.classes))
+    if labels is None or labels.shape != inputs.shape[:1] or not set(labels.tolist()) <= set(known):
+        raise BundleError(f"{path}: 'canary.labels' must name a class for each canary input; export the bundle again")
+    return inputs, labels
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:

@@ -4,37 +4,61 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from weakref import WeakSet
 
 from acclimate.runtime.types import Event
 
 QUEUE_LENGTH = 1024
 
 
-@dataclass(eq=False, slots=True)
-class _Watcher:
-    model: str | None
-    session_id: str | None
-    queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(QUEUE_LENGTH))
+class Watcher(AsyncIterator[Event]):
+    """The events of one watch, oldest first; ends when it or the hub is closed.
+
+    The hub knows it weakly: a watch that is dropped, even before its first event, is over.
+    """
+
+    def __init__(self, model: str | None, session_id: str | None) -> None:
+        self._model = model
+        self._session_id = session_id
+        self._queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE_LENGTH)
+        self._ended = False
+
+    async def __anext__(self) -> Event:
+        event = None if self._ended else await self._queue.get()
+        if event is None:
+            self._ended = True
+            raise StopAsyncIteration
+        return event
+
+    async def aclose(self) -> None:
+        """End the watch."""
+        self._ended = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether nobody will ask for its events any more."""
+        return self._ended
 
     def wants(self, event: Event) -> bool:
-        return self.model in (None, event.model) and self.session_id in (None, event.session_id)
+        """Whether the watch is for this event's model and session."""
+        return self._model in (None, event.model) and self._session_id in (None, event.session_id)
 
     def put(self, event: Event | None) -> None:
-        if self.queue.full():
-            self.queue.get_nowait()
-        self.queue.put_nowait(event)
+        """Queue an event, or None to end; the oldest makes room."""
+        if self._queue.full():
+            self._queue.get_nowait()
+        self._queue.put_nowait(event)
 
 
 class EventHub:
     """Publishes to every watcher; used on the event loop's thread only."""
 
     def __init__(self) -> None:
-        self._watchers: set[_Watcher] = set()
+        self._watchers: WeakSet[Watcher] = WeakSet()
         self._closed = False
 
     def __len__(self) -> int:
-        return len(self._watchers)
+        return sum(not watcher.ended for watcher in self._watchers)
 
     def publish(self, event: Event) -> None:
         """Hand an event to those who asked for its model and session."""
@@ -44,21 +68,14 @@ class EventHub:
 
     def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
         """Events from this call on, until the hub closes."""
-        watcher = _Watcher(model, session_id)
+        watcher = Watcher(model, session_id)
         self._watchers.add(watcher)
         if self._closed:
             watcher.put(None)
-        return self._iterate(watcher)
+        return watcher
 
     def close(self) -> None:
         """End every watch, after the events already queued."""
         self._closed = True
         for watcher in self._watchers:
             watcher.put(None)
-
-    async def _iterate(self, watcher: _Watcher) -> AsyncIterator[Event]:
-        try:
-            while (event := await watcher.queue.get()) is not None:
-                yield event
-        finally:
-            self._watchers.discard(watcher)

@@ -84,6 +84,9 @@ class Service:
             _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
             for task in late:
                 task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        self._parts.predictor.release()
+        self._parts.learner.release()
         self._parts.hub.close()
         for engine in self._parts.engines.values():
             engine.close()
@@ -170,8 +173,8 @@ class Service:
         for given, _ in known:
             session.answers.settle(given.request_id, given.row)
         self._parts.account.happened(session, EventKind.FEEDBACK, session.version, len(known))
-        unknown = tuple(given.request_id for given, answer in zip(labels, answers, strict=True) if answer is None)
-        return FeedbackResult(len(known), correct, unknown)
+        unknown = dict.fromkeys(g.request_id for g, answer in zip(labels, answers, strict=True) if answer is None)
+        return FeedbackResult(len(known), correct, tuple(unknown))
 
     def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
         """Events from now on."""
@@ -214,9 +217,14 @@ class Service:
         engine = self._engine(request.model)
         sequence = sequence_of(request.parameters)
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
-        self._parts.predictor.admit()
+        self._parts.predictor.admit(request.deadline)
         session = self._sequence_session(request.model, sequence)
-        answer = await self._parts.predictor.submit(engine, session, inputs, request.deadline, sequence.learn)
+        try:
+            answer = await self._parts.predictor.submit(engine, session, inputs, request.deadline, sequence.learn)
+        except BaseException:
+            if session is not None and sequence.start:
+                self._forget_unused(session)
+            raise
         reply = self._reply(request, engine.manifest, session, answer)
         if sequence.end and session is not None and session.from_sequence and session.state is not SessionState.CLOSED:
             self._close(session)
@@ -268,6 +276,11 @@ class Service:
         session.restore()
         self._parts.account.happened(session, EventKind.RESET, before)
 
+    def _forget_unused(self, session: Session) -> None:
+        """A sequence whose first request came to nothing leaves no session behind."""
+        if session.from_sequence and session.account.requests == 0 and session.state is not SessionState.CLOSED:
+            self._close(session)
+
     def _close(self, session: Session) -> None:
         self._parts.table.close(session)
         self._parts.account.happened(session, EventKind.DELETED, session.version)
@@ -279,4 +292,4 @@ class Service:
         return engine
 
     def _view(self, session: Session) -> SessionView:
-        return session.view(self._parts.clock.monotonic())
+        return session.view(self._parts.learner.budget_time(session))

@@ -23,7 +23,7 @@ REQUEST_BATCHES = 16
 SAMPLE_PERIOD_SECONDS = 0.1
 # How long a slice of an adaptation step waits for queued predictions before it runs all the same.
 PATIENCE_SECONDS = 0.005
-SLICE_ROWS = 16
+SLICE_ROWS = 8
 
 
 def load_engine(bundle: Bundle, config: Config) -> Engine:

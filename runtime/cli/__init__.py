@@ -1,0 +1,28 @@
+"""The command line, `acclimate`: one file per group of commands.
+
+Exit codes: 0 done, 1 the daemon refused or could not be reached, 2 bad arguments or configuration, 3 an engine's
+package is missing, 4 a port is taken, 5 a bundle cannot be served.
+"""
+
+from __future__ import annotations
+
+import typer
+
+from acclimate.runtime.cli import bundle, demo, serve, session
+
+app = typer.Typer(
+    name="acclimate",
+    help="On-device adaptive inference: quantized models whose sessions keep learning from what they see.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
+app.add_typer(session.app, name="session")
+app.add_typer(bundle.app, name="bundle")
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()

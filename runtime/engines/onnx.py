@@ -1,12 +1,13 @@
-"""The default engine: a bundle's three graphs on ONNX Runtime. No torch, no autograd, no graph building here.
+"""The default engine: a bundle's graphs on ONNX Runtime. No torch, no autograd, no graph building here.
 
-`frozen.onnx` and `forward.onnx` answer requests; `vjp.onnx` gives float outputs, statistics and gradients for
-adaptation. They are created from the very bytes whose hashes were verified.
+`frozen.onnx` and `forward.onnx` answer requests; `observe.onnx` gives float outputs and batch statistics and
+`vjp.onnx` gradients, for adaptation. They are created from the very bytes whose hashes were verified.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.errors import LayoutError
 from acclimate.adapters.folding import FOLD_ARRAYS, Folding, fold
 from acclimate.adapters.layout import Float
-from acclimate.adapters.manifest import FORWARD_FILE, FROZEN_FILE, VJP_FILE, Manifest
+from acclimate.adapters.manifest import FORWARD_FILE, FROZEN_FILE, OBSERVE_FILE, VJP_FILE, Manifest
 from acclimate.adapters.requests import Forward, Gradient, Gradients, Index, Outputs, Rows
 from acclimate.adapters.source import Source
 from acclimate.runtime.bundle import Bundle, BundleError
@@ -58,12 +59,12 @@ class OnnxEngine:
         self._frozen = _session(bundle, FROZEN_FILE, options, options.intra_op_threads)
         self._forward = _session(bundle, FORWARD_FILE, options, options.intra_op_threads)
         self._vjp = _session(bundle, VJP_FILE, options, options.adaptation_threads)
+        self._observe = _session(bundle, OBSERVE_FILE, options, options.adaptation_threads)
+        rows = {self._input, "theta", "stats", "mix", "alpha"}
         _expect(bundle, FROZEN_FILE, self._frozen, {self._input})
         _expect(bundle, FORWARD_FILE, self._forward, {self._input, "scale", "bias"})
-        _expect(bundle, VJP_FILE, self._vjp, {self._input, "theta", "stats", "mix", "alpha", "cotangent"})
-        # Without this, fetching only the logits would still run the backward half of the graph.
-        self._forward_only = ort.RunOptions()
-        self._forward_only.only_execute_path_to_fetches = True
+        _expect(bundle, OBSERVE_FILE, self._observe, rows)
+        _expect(bundle, VJP_FILE, self._vjp, rows | {"cotangent"})
 
     @property
     def manifest(self) -> Manifest:
@@ -91,29 +92,26 @@ class OnnxEngine:
         return logits
 
     def forward(self, request: Forward) -> Outputs:
-        """The forward half of `vjp.onnx`."""
-        rows = request.rows
-        nothing = np.zeros((len(rows), len(self.manifest.classes)), np.float32)
-        feed = self._feed(rows, nothing)
-        logits, batch_stats = self._vjp.run(["logits", "batch_stats"], feed, self._forward_only)
+        """Logits and batch statistics of `observe.onnx`."""
+        logits, batch_stats = self._observe.run(["logits", "batch_stats"], self._feed(request.rows))
         return Outputs(logits, batch_stats)
 
     def vjp(self, request: Gradient) -> Gradients:
         """Gradients `[B, P]` of `vjp.onnx`."""
-        gradient, logits = self._vjp.run(["grad_theta", "logits"], self._feed(request.rows, request.cotangent))
+        feed = self._feed(request.rows) | {"cotangent": request.cotangent}
+        gradient, logits = self._vjp.run(["grad_theta", "logits"], feed)
         return Gradients(gradient, logits)
 
     def close(self) -> None:
         """The graphs are released with the engine; nothing else is held."""
 
-    def _feed(self, rows: Rows, cotangent: Float) -> dict[str, NDArray[Any]]:
+    def _feed(self, rows: Rows) -> dict[str, NDArray[Any]]:
         return {
             self._input: rows.inputs,
             "theta": rows.theta,
             "stats": rows.stats,
             "mix": mixing(rows.group),
             "alpha": rows.alpha,
-            "cotangent": cotangent,
         }
 
 
@@ -124,11 +122,21 @@ def mixing(group: Index) -> Float:
     return result
 
 
+@cache
+def _share_arena() -> None:
+    """One memory arena for all graphs of the process, grown by what is asked and not doubled: a third less memory."""
+    where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    unbounded = {"max_mem": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    ort.create_and_register_allocator(where, ort.OrtArenaCfg(unbounded | {"arena_extend_strategy": 1}))
+
+
 def _session(bundle: Bundle, name: str, options: OnnxOptions, threads: int) -> ort.InferenceSession:
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
+    _share_arena()
+    settings.add_session_config_entry("session.use_env_allocators", "1")
     # Spinning workers would take the cores that the other graph and the event loop need.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     wanted = PROVIDERS[options.provider]
@@ -140,7 +148,8 @@ def _session(bundle: Bundle, name: str, options: OnnxOptions, threads: int) -> o
         )
     try:
         return ort.InferenceSession(bundle.graphs[name], settings, providers=wanted)
-    except (KeyError, RuntimeError, ValueError, NotImplementedError) as error:
+    except Exception as error:
+        # ONNX Runtime's own exceptions share no base class but this one.
         raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({error})") from error
 
 

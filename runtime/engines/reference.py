@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float, Layout
-from acclimate.adapters.manifest import Calibration, Cost, FileEntry, Manifest, Site, TensorSpec
+from acclimate.adapters.manifest import REQUIRED_FILES, Calibration, Cost, FileEntry, Manifest, Site, TensorSpec
 from acclimate.adapters.numerics import group_mean, softmax
 from acclimate.adapters.requests import Forward, Gradient, Gradients, Outputs, Rows
 from acclimate.adapters.source import Source
@@ -68,7 +68,7 @@ class ReferenceEngine:
             ),
             calibration=Calibration(0.9, False, 0.9, 0.3, 0.5),
             cost=Cost(2.0 * features * classes, 6.0 * features * classes, 0.01, 0.03),
-            files=dict.fromkeys(("source.safetensors", "frozen.onnx", "forward.onnx", "vjp.onnx"), nothing),
+            files=dict.fromkeys(REQUIRED_FILES, nothing),
             provenance={"engine": "reference"},
         )
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from acclimate.adapters import budget
@@ -27,9 +28,11 @@ from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.scheduler import costs
 from acclimate.runtime.scheduler.drive import Slicing, run_step
-from acclimate.runtime.sessions.cohort import Cohort, CohortKey
+from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.states import SessionState
+
+log = structlog.stdlib.get_logger("acclimate.learner")
 
 NICENESS = 10
 CHANGED = (Outcome.APPLIED, Outcome.SKIPPED_NOT_SELECTED)
@@ -99,7 +102,7 @@ class Learner:
         self._slicing = Slicing(limits.slice_rows, lambda: _wait(idle, limits.patience))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=_lower_priority)
         self._due: dict[tuple[str, str], Session] = {}
-        self._costs: dict[CohortKey, costs.StepCost] = {}
+        self._costs: dict[tuple[str, str], costs.StepCost] = {}
         self._wake = asyncio.Event()
         self._closing = False
         self._process: State | None = None
@@ -109,8 +112,9 @@ class Learner:
 
     def notify(self, session: Session) -> None:
         """The session has gathered samples; step it when it is due and its turn comes."""
-        if session.due:
-            self._due.setdefault(session.key, session)
+        if session.due and session.state is not SessionState.CLOSED:
+            # The key may still name a session that was closed since; this one takes its place.
+            self._due[session.key] = session
             self._wake.set()
 
     async def run(self) -> None:
@@ -121,13 +125,19 @@ class Learner:
                 self._wake.clear()
                 await self._wake.wait()
                 continue
-            await self.step(self._pick())
-        self._pool.shutdown()
+            mates = self._pick()
+            await self.step(mates)
+            for session in mates:
+                self.notify(session)
 
     def close(self) -> None:
         """Let the step under way finish, begin no other."""
         self._closing = True
         self._wake.set()
+
+    def release(self) -> None:
+        """Give the worker thread up, once no step will begin any more."""
+        self._pool.shutdown(wait=False)
 
     def _pick(self) -> list[Session]:
         first = next(iter(self._due.values()))
@@ -146,7 +156,7 @@ class Learner:
         paying = [s for s in sessions if self._afford(s, estimate)]
         for session in sessions:
             if session not in paying:
-                self._report(_unpaid(session, rows, estimate))
+                self._report(_undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
         if not paying:
             return
         state = cohort.bank.gather([s.row for s in paying])
@@ -158,12 +168,16 @@ class Learner:
             computed = await asyncio.get_running_loop().run_in_executor(
                 self._pool, compute_step, cohort, state, batch, self._slicing
             )
+        except Exception:
+            # It costs these samples; the sessions are as they were, and the next step may succeed.
+            log.exception("adaptation step failed", model=cohort.key[0], recipe=cohort.recipe.name)
+            for session in paying:
+                self._report(_undone(session, Outcome.SKIPPED_ENGINE_ERROR, rows, 0.0))
+            return
         finally:
             for session in paying:
                 session.stepping = False
         self._commit(paying, epochs, computed, rows)
-        for session in paying:
-            self.notify(session)
 
     def _commit(self, sessions: list[Session], epochs: list[int], computed: _Computed, rows: int) -> None:
         result, cohort = computed.result, sessions[0].cohort
@@ -173,14 +187,15 @@ class Learner:
             outcome, restored = Outcome(int(result.outcome[i])), bool(result.restore[i])
             if session.epoch != epoch:
                 outcome, restored = Outcome.SKIPPED_STALE, False
-            else:
-                one = {name: value[i : i + 1] for name, value in result.state.items()}
-                paid = budget.charge(one, np.array([share]), self._budget_time(session))
+            if session.state is not SessionState.CLOSED:
+                # A reset forgets what was learnt, not what it cost.
+                one = cohort.bank.gather([session.row]) if outcome is Outcome.SKIPPED_STALE else _one(result.state, i)
+                paid = budget.charge(one, np.array([share]), self.budget_time(session))
                 cohort.bank.scatter([session.row], one | paid)
-                if restored:
-                    session.restore()
-                elif outcome in CHANGED:
-                    session.commit(computed.folded[i], float(result.distance[i]))
+            if restored:
+                session.restore()
+            elif outcome in CHANGED:
+                session.commit(computed.folded[i], float(result.distance[i]))
             self._report(
                 StepReport(
                     session=session,
@@ -195,27 +210,28 @@ class Learner:
             )
 
     def _cost(self, cohort: Cohort) -> costs.StepCost:
-        return self._costs.get(cohort.key) or costs.calibrated(cohort.engine.manifest.cost)
+        return self._costs.get(cohort.key[:2]) or costs.calibrated(cohort.engine.manifest.cost)
 
     def _charge(self, cohort: Cohort, computed: _Computed, sessions: int, rows: int) -> float:
         """Milliseconds that each session of the step pays."""
         result, cost = computed.result, cohort.engine.manifest.cost
         if self._limits.sample_period is not None:
             return costs.charged(cost, result.forward_rows, result.backward_rows) / sessions
-        self._costs[cohort.key] = self._cost(cohort).observed(sessions * rows, computed.ms)
+        self._costs[cohort.key[:2]] = self._cost(cohort).observed(sessions * rows, computed.ms)
         if self._process is not None:
             self._process |= budget.charge(self._process, np.array([computed.ms]), self._clock.monotonic())
         return computed.ms / sessions
 
     def _afford(self, session: Session, estimate: float) -> bool:
         own = session.cohort.bank.gather([session.row])
-        if not budget.affordable(own, estimate, self._budget_time(session))[0]:
+        if not budget.affordable(own, estimate, self.budget_time(session))[0]:
             return False
         if self._process is None or self._limits.sample_period is not None:
             return True
         return bool(budget.affordable(self._process, estimate, self._clock.monotonic())[0])
 
-    def _budget_time(self, session: Session) -> float:
+    def budget_time(self, session: Session) -> float:
+        """The time, in seconds, at which the session's bucket stands."""
         period = self._limits.sample_period
         return self._clock.monotonic() if period is None else session.account.samples * period
 
@@ -240,8 +256,11 @@ def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -
 
 def _only(state: State, batch: Batch, session: int) -> tuple[State, Batch]:
     keep = np.flatnonzero(batch.group == session)
-    one = {name: value[session : session + 1] for name, value in state.items()}
-    return one, Batch(batch.inputs[keep], np.zeros(len(keep), np.intp))
+    return _one(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp))
+
+
+def _one(state: State, session: int) -> State:
+    return {name: value[session : session + 1] for name, value in state.items()}
 
 
 def _merge(results: list[StepResult]) -> StepResult:
@@ -260,8 +279,8 @@ def _merge(results: list[StepResult]) -> StepResult:
     )
 
 
-def _unpaid(session: Session, rows: int, estimate: float) -> StepReport:
-    return StepReport(session, Outcome.SKIPPED_BUDGET, session.version, False, rows, 0, 0.0, estimate)
+def _undone(session: Session, outcome: Outcome, rows: int, ms: float) -> StepReport:
+    return StepReport(session, outcome, session.version, False, rows, 0, 0.0, ms)
 
 
 def _wait(idle: threading.Event, patience: float) -> None:

@@ -94,6 +94,7 @@ class Predictor:
         self._answered = answered
         self._before_reply = before_reply
         self._queue: deque[Ticket] = deque()
+        self._serving: list[Ticket] = []
         self._wake = asyncio.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
         self._closing = False
@@ -104,12 +105,14 @@ class Predictor:
     def __len__(self) -> int:
         return len(self._queue)
 
-    def admit(self) -> None:
+    def admit(self, deadline: float | None) -> None:
         """Whether a request would be queued now, asked before anything is changed on its behalf.
 
         Raises:
-            ResourceExhausted: the queue is full. Unavailable: draining.
+            ResourceExhausted: the queue is full. Unavailable: draining. DeadlineExceeded: it has passed already.
         """
+        if deadline is not None and self._clock.monotonic() >= deadline:
+            raise DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed before the request was queued")
         if self._closing:
             raise Unavailable("DRAINING", "the daemon is draining; send the request to another one")
         if len(self._queue) >= self._limits.max_queue:
@@ -134,7 +137,7 @@ class Predictor:
             ResourceExhausted, Unavailable: see `admit`.
             DeadlineExceeded: the deadline passed before the engine began.
         """
-        self.admit()
+        self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         ticket = Ticket(engine, session, inputs, self._clock.monotonic(), deadline, learn, future)
         self._queue.append(ticket)
@@ -145,21 +148,30 @@ class Predictor:
     async def run(self) -> None:
         """Serve until `close` is called and the queue is empty."""
         while not (self._closing and not self._queue):
-            batch = await self._next()
-            if batch:
-                await self._serve(batch)
-        self._pool.shutdown()
+            self._serving = await self._next()
+            if self._serving:
+                await self._serve(self._serving)
 
     def close(self) -> None:
         """Refuse new requests; `run` returns when those queued are answered."""
         self._closing = True
         self._wake.set()
 
+    def release(self) -> None:
+        """Give the worker thread up, once `run` has ended; whoever was cut off in the middle is told so."""
+        for ticket in (*self._serving, *self._queue):
+            if not ticket.answer.done():
+                ticket.answer.set_exception(Unavailable("DRAINING", "the daemon stopped before it could answer"))
+        self._queue.clear()
+        self._pool.shutdown(wait=False)
+
     async def _next(self) -> list[Ticket]:
         self._drop_expired()
         now = self._clock.monotonic()
         view = [Waiting(t.lane, len(t.inputs), t.arrived) for t in self._queue]
-        plan = next_batch(view, now, max_rows=self._limits.max_batch, max_delay=self._limits.max_delay)
+        # Nobody comes any more while draining, so there is no company to wait for.
+        max_delay = 0.0 if self._closing else self._limits.max_delay
+        plan = next_batch(view, now, max_rows=self._limits.max_batch, max_delay=max_delay)
         if not plan.run:
             await self._sleep(None if plan.look_again_at is None else plan.look_again_at - now)
             return []
@@ -195,20 +207,25 @@ class Predictor:
         self._queue = kept
 
     async def _serve(self, batch: list[Ticket]) -> None:
+        try:
+            answers = await self._answer(batch)
+        except Exception as error:
+            # It costs this batch; the next one is served.
+            for ticket in batch:
+                if not ticket.answer.done():
+                    ticket.answer.set_exception(error)
+            return
+        for ticket, answer in zip(batch, answers, strict=True):
+            if not ticket.answer.done():
+                ticket.answer.set_result(answer)
+
+    async def _answer(self, batch: list[Ticket]) -> list[Answer]:
         first = batch[0]
         inputs = first.inputs if len(batch) == 1 else np.concatenate([t.inputs for t in batch])
         folded = first.folded
         versions = [0 if t.session is None else t.session.version for t in batch]
         started = self._clock.monotonic()
-        try:
-            logits = await asyncio.get_running_loop().run_in_executor(
-                self._pool, _compute, first.engine, inputs, folded
-            )
-        except Exception as error:
-            for ticket in batch:
-                if not ticket.answer.cancelled():
-                    ticket.answer.set_exception(error)
-            return
+        logits = await asyncio.get_running_loop().run_in_executor(self._pool, _compute, first.engine, inputs, folded)
         computed, start = self._clock.monotonic() - started, 0
         answers = []
         for ticket, version in zip(batch, versions, strict=True):
@@ -218,9 +235,7 @@ class Predictor:
             self._answered(ticket, answers[-1])
         if self._before_reply is not None:
             await self._before_reply(batch)
-        for ticket, answer in zip(batch, answers, strict=True):
-            if not ticket.answer.cancelled():
-                ticket.answer.set_result(answer)
+        return answers
 
 
 def _compute(engine: Engine, inputs: NDArray[Any], folded: Folded | None) -> Float:

@@ -93,10 +93,11 @@ class Session:
         """Give the row back; the session cannot be used afterwards."""
         self.state = after(self.state, SessionEvent.CLOSE)
         self.cohort.bank.release(self.row)
+        self.buffer.clear()
         self.epoch += 1
 
     def view(self, now: float) -> SessionView:
-        """The session as its owner sees it; `now` on the monotonic clock, for the budget."""
+        """The session as its owner sees it; `now` is the time of its budget, see `Learner.budget_time`."""
         bank, account, row = self.cohort.bank, self.account, [self.row]
         state = bank.gather(row)
         return SessionView(

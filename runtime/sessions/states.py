@@ -6,6 +6,7 @@ else's; `adapted` ones are answered with their own.
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 
 from acclimate.runtime.errors import FailedPrecondition
@@ -52,3 +53,36 @@ def after(state: SessionState, event: SessionEvent) -> SessionState:
             state=state.value,
             event=event.value,
         ) from None
+
+
+def markdown() -> str:
+    """The page `docs/session-states.md`: the table, and the diagram that Mermaid draws of it."""
+    rows = sorted((state, event, follows) for (state, event), follows in TRANSITIONS.items())
+    arrows = [f"    {state} --> {follows}: {event}" for state, event, follows in rows]
+    lines = [f"| {state} | {event} | {follows} |" for state, event, follows in rows]
+    return "\n".join(
+        [
+            "# The states of a session",
+            "",
+            "Generated from `runtime/sessions/states.py`:",
+            "`python -m acclimate.runtime.sessions.states > docs/session-states.md`.",
+            "",
+            "```mermaid",
+            "stateDiagram-v2",
+            f"    [*] --> {SessionState.PRISTINE}",
+            *arrows,
+            f"    {SessionState.CLOSED} --> [*]",
+            "```",
+            "",
+            "| state | event | next state |",
+            "|---|---|---|",
+            *lines,
+            "",
+            "Any other event is `FAILED_PRECONDITION` with reason `SESSION_STATE_INVALID`.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

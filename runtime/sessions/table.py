@@ -147,6 +147,9 @@ class SessionTable:
         """Forget a session and give its row back."""
         session.close()
         del self._sessions[session.key]
+        if session.cohort.bank.live == 0:
+            # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
+            del self._cohorts[session.cohort.key]
         self.deleted[session.model] += 1
 
     def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:

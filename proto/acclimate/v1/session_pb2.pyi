@@ -1,0 +1,150 @@
+import datetime
+
+from google.protobuf import duration_pb2 as _duration_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class Session(_message.Message):
+    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes")
+    class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        STATE_UNSPECIFIED: _ClassVar[Session.State]
+        STATE_PRISTINE: _ClassVar[Session.State]
+        STATE_ADAPTED: _ClassVar[Session.State]
+        STATE_CLOSED: _ClassVar[Session.State]
+    STATE_UNSPECIFIED: Session.State
+    STATE_PRISTINE: Session.State
+    STATE_ADAPTED: Session.State
+    STATE_CLOSED: Session.State
+    class RecipeParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    LAST_USE_TIME_FIELD_NUMBER: _ClassVar[int]
+    ACTIVITY_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_AVAILABLE_MS_FIELD_NUMBER: _ClassVar[int]
+    STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    recipe: str
+    recipe_parameters: _containers.ScalarMap[str, float]
+    state: Session.State
+    version: int
+    create_time: _timestamp_pb2.Timestamp
+    last_use_time: _timestamp_pb2.Timestamp
+    activity: SessionActivity
+    quality: SessionQuality
+    budget: Budget
+    budget_available_ms: float
+    state_bytes: int
+    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+
+class Budget(_message.Message):
+    __slots__ = ("refill_ms_per_s", "capacity_ms")
+    REFILL_MS_PER_S_FIELD_NUMBER: _ClassVar[int]
+    CAPACITY_MS_FIELD_NUMBER: _ClassVar[int]
+    refill_ms_per_s: float
+    capacity_ms: float
+    def __init__(self, refill_ms_per_s: _Optional[float] = ..., capacity_ms: _Optional[float] = ...) -> None: ...
+
+class SessionActivity(_message.Message):
+    __slots__ = ("requests", "samples", "buffered_samples", "updates", "rollbacks", "restorations", "skipped", "backward_samples", "adaptation_time")
+    class SkippedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    BUFFERED_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    UPDATES_FIELD_NUMBER: _ClassVar[int]
+    ROLLBACKS_FIELD_NUMBER: _ClassVar[int]
+    RESTORATIONS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    BACKWARD_SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    ADAPTATION_TIME_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    samples: int
+    buffered_samples: int
+    updates: int
+    rollbacks: int
+    restorations: int
+    skipped: _containers.ScalarMap[str, int]
+    backward_samples: int
+    adaptation_time: _duration_pb2.Duration
+    def __init__(self, requests: _Optional[int] = ..., samples: _Optional[int] = ..., buffered_samples: _Optional[int] = ..., updates: _Optional[int] = ..., rollbacks: _Optional[int] = ..., restorations: _Optional[int] = ..., skipped: _Optional[_Mapping[str, int]] = ..., backward_samples: _Optional[int] = ..., adaptation_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class SessionQuality(_message.Message):
+    __slots__ = ("mean_entropy_nats", "mean_confidence", "estimated_accuracy", "labelled", "labelled_correct", "theta_distance")
+    MEAN_ENTROPY_NATS_FIELD_NUMBER: _ClassVar[int]
+    MEAN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_FIELD_NUMBER: _ClassVar[int]
+    LABELLED_CORRECT_FIELD_NUMBER: _ClassVar[int]
+    THETA_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    mean_entropy_nats: float
+    mean_confidence: float
+    estimated_accuracy: float
+    labelled: int
+    labelled_correct: int
+    theta_distance: float
+    def __init__(self, mean_entropy_nats: _Optional[float] = ..., mean_confidence: _Optional[float] = ..., estimated_accuracy: _Optional[float] = ..., labelled: _Optional[int] = ..., labelled_correct: _Optional[int] = ..., theta_distance: _Optional[float] = ...) -> None: ...
+
+class SessionEvent(_message.Message):
+    __slots__ = ("name", "kind", "time", "version_before", "version_after", "reason", "cost_ms", "samples")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[SessionEvent.Kind]
+        KIND_CREATED: _ClassVar[SessionEvent.Kind]
+        KIND_RESET: _ClassVar[SessionEvent.Kind]
+        KIND_DELETED: _ClassVar[SessionEvent.Kind]
+        KIND_APPLIED: _ClassVar[SessionEvent.Kind]
+        KIND_SKIPPED: _ClassVar[SessionEvent.Kind]
+        KIND_ROLLED_BACK: _ClassVar[SessionEvent.Kind]
+        KIND_RESTORED: _ClassVar[SessionEvent.Kind]
+        KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
+    KIND_UNSPECIFIED: SessionEvent.Kind
+    KIND_CREATED: SessionEvent.Kind
+    KIND_RESET: SessionEvent.Kind
+    KIND_DELETED: SessionEvent.Kind
+    KIND_APPLIED: SessionEvent.Kind
+    KIND_SKIPPED: SessionEvent.Kind
+    KIND_ROLLED_BACK: SessionEvent.Kind
+    KIND_RESTORED: SessionEvent.Kind
+    KIND_FEEDBACK: SessionEvent.Kind
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_AFTER_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    COST_MS_FIELD_NUMBER: _ClassVar[int]
+    SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: SessionEvent.Kind
+    time: _timestamp_pb2.Timestamp
+    version_before: int
+    version_after: int
+    reason: str
+    cost_ms: float
+    samples: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[SessionEvent.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version_before: _Optional[int] = ..., version_after: _Optional[int] = ..., reason: _Optional[str] = ..., cost_ms: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,75 @@
+"""`acclimate bundle`: look into a bundle and verify it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.cli.output import ExitCode, fail, write_json, write_table
+
+app = typer.Typer(no_args_is_help=True, help="Look into a bundle and verify it.")
+
+
+@app.callback()
+def _group() -> None:
+    """Keeps `inspect` a sub-command although it is the only one."""
+
+
+@app.command("inspect")
+def inspect(
+    path: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify every file against the manifest and show what the bundle says."""
+    from acclimate.runtime.bundle import BundleError, read_bundle
+
+    try:
+        bundle = read_bundle(path)
+    except BundleError as error:
+        fail(ExitCode.BAD_BUNDLE, str(error))
+    document = summary(bundle.manifest)
+    if as_json:
+        write_json(document)
+        return
+    files = document.pop("files")
+    sites = document.pop("sites")
+    rows = [(key, value) for key, value in document.items() if not isinstance(value, dict)]
+    rows += [
+        (f"{key}.{inner}", number)
+        for key, value in document.items()
+        if isinstance(value, dict)
+        for inner, number in value.items()
+    ]
+    write_table(str(path), ("field", "value"), rows)
+    write_table("files", ("name", "bytes", "sha256", "check"), [tuple(entry.values()) for entry in files])
+    write_table("sites", ("name", "channels", "epsilon"), [tuple(entry.values()) for entry in sites])
+
+
+def summary(manifest: Manifest) -> dict[str, Any]:
+    """What a person asks of a bundle; every file in it has been verified by `read_bundle`."""
+    document = manifest.to_json()
+    tensors = {
+        field: ", ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in getattr(manifest, field))
+        for field in ("inputs", "outputs")
+    }
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "task": manifest.task,
+        "classes": len(manifest.classes),
+        **tensors,
+        "parameters": manifest.parameters.size,
+        "parameters_digest": manifest.parameters.digest,
+        "statistics": manifest.statistics.size,
+        "calibration": document["calibration"],
+        "cost": document["cost"],
+        "provenance": document["provenance"],
+        "files": [
+            {"name": name, "bytes": entry.bytes, "sha256": entry.sha256, "check": "ok"}
+            for name, entry in sorted(manifest.files.items())
+        ],
+        "sites": [{"name": site.name, "channels": site.channels, "epsilon": site.epsilon} for site in manifest.sites],
+    }

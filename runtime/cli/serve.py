@@ -1,0 +1,67 @@
+"""`acclimate serve`: run the daemon."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from acclimate.runtime.cli.output import ExitCode, fail
+
+ENGINE_PACKAGE = "onnxruntime"
+
+
+def serve(
+    bundle: Annotated[
+        list[Path] | None, typer.Option(help="Directory of a bundle to serve; repeat for more models.")
+    ] = None,
+    grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one. [default: 8001]")] = None,
+    http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 picks a free one. [default: 8002]")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; see docs/configuration.md.")] = None,
+    synchronous: Annotated[
+        bool, typer.Option("--synchronous", help="Predict, adapt, next: deterministic, for tests and replay.")
+    ] = False,
+) -> None:
+    """Serve bundles over gRPC until SIGTERM; one JSON line on stdout says when it is ready."""
+    from acclimate.runtime.config import ConfigError, load
+
+    try:
+        settings = load(config, overrides(bundle, grpc_port, http_port, synchronous))
+    except ConfigError as error:
+        fail(ExitCode.BAD_CONFIG, str(error))
+    if not settings.bundles:
+        fail(ExitCode.BAD_CONFIG, "no bundle to serve; give --bundle DIR, or `bundles` in the configuration")
+    from acclimate.runtime import daemon
+    from acclimate.runtime.bundle import BundleError
+
+    try:
+        daemon.run(settings)
+    except ModuleNotFoundError as error:
+        # Any other missing module is a defect, and its traceback is wanted.
+        if error.name != ENGINE_PACKAGE:
+            raise
+        fail(
+            ExitCode.ENGINE_MISSING,
+            "no engine is installed; run: pip install 'acclimate[cpu]' (or 'acclimate[gpu]' for CUDA)",
+        )
+    except BundleError as error:
+        fail(ExitCode.BAD_BUNDLE, str(error))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        fail(ExitCode.PORT_TAKEN, error.strerror or str(error))
+
+
+def overrides(
+    bundle: list[Path] | None, grpc_port: int | None, http_port: int | None, synchronous: bool
+) -> dict[str, Any]:
+    """The configuration that flags ask for; a flag not given asks for nothing."""
+    ports = {"grpc_port": grpc_port, "http_port": http_port}
+    chosen: dict[str, Any] = {"server": {key: port for key, port in ports.items() if port is not None}}
+    if bundle:
+        chosen["bundles"] = bundle
+    if synchronous:
+        chosen["scheduler"] = {"mode": "synchronous"}
+    return chosen

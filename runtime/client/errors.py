@@ -1,0 +1,60 @@
+"""The client's one error: a gRPC status with its `google.rpc` details read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+DETAILS_TRAILER = "grpc-status-details-bin"
+
+
+class ClientError(Exception):
+    """A call that failed.
+
+    Attributes:
+        code: gRPC status code by name, for instance `NOT_FOUND`.
+        reason: the daemon's stable reason, for instance `SESSION_NOT_FOUND`; empty if it gave none, as when
+            it could not be reached. Branch on it, not on the message.
+        message: one sentence for a person.
+        metadata: the variables of the message.
+        retry_after_seconds: when to come back, or None.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        reason: str,
+        message: str,
+        metadata: Mapping[str, str] | None = None,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}" if not reason else f"{code} ({reason}): {message}")
+        self.code = code
+        self.reason = reason
+        self.message = message
+        self.metadata = dict(metadata or {})
+        self.retry_after_seconds = retry_after_seconds
+
+
+def client_error(error: grpc.RpcError) -> ClientError:
+    """What a failed call says, its details unpacked where there are any."""
+    if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
+        return ClientError("UNKNOWN", "", str(error))
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    after: float | None = None
+    for detail in _status(error).details:
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+        elif detail.Is(retry.DESCRIPTOR):
+            detail.Unpack(retry)
+            after = retry.retry_delay.ToMilliseconds() / 1e3
+    return ClientError(error.code().name, info.reason, error.details() or "", dict(info.metadata), after)
+
+
+def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:
+    for key, value in error.trailing_metadata() or ():
+        if key == DETAILS_TRAILER and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()

@@ -1,0 +1,158 @@
+"""Building requests and reading replies, shared by the blocking and the asyncio client."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from acclimate.adapters.manifest import TensorSpec
+from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.client.errors import ClientError
+from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
+from acclimate.runtime.rpc import convert_oip, convert_sessions, names, tensors
+from acclimate.runtime.types import Budget, Feedback, Scalar
+from acclimate.v1 import server_service_pb2, session_pb2, session_service_pb2
+
+
+def infer_request(
+    model: ModelInfo, array: ArrayLike, parameters: Mapping[str, Scalar], request_id: str | None
+) -> oip.ModelInferRequest:
+    """A raw ModelInfer request for the model's one input.
+
+    Raises:
+        ClientError: INVALID_ARGUMENT, the array's dtype is of another kind than the model's datatype.
+    """
+    spec = model.inputs[0]
+    tensor = as_input(spec, array)
+    request = oip.ModelInferRequest(
+        model_name=model.name,
+        id=request_id or uuid.uuid4().hex,
+        inputs=[oip.ModelInferRequest.InferInputTensor(name=spec.name, datatype=spec.datatype, shape=tensor.shape)],
+        raw_input_contents=[tensors.to_raw(tensor)],
+    )
+    for key, value in parameters.items():
+        request.parameters[key].CopyFrom(convert_oip.parameter(value))
+    return request
+
+
+def as_input(spec: TensorSpec, array: ArrayLike) -> NDArray[Any]:
+    """The array in the datatype of `spec`; one sample without a batch dimension gets one.
+
+    Raises:
+        ClientError: INVALID_ARGUMENT, the dtype is of another kind (floats for an integer input, texts, ...).
+    """
+    given = np.asarray(array)
+    if given.ndim == len(spec.shape) - 1:
+        given = given[np.newaxis]
+    wire = tensors.DATATYPES[spec.datatype][0]
+    if not np.can_cast(given.dtype, wire, "same_kind"):
+        raise ClientError(
+            "INVALID_ARGUMENT",
+            "DATATYPE_MISMATCH",
+            f"input {spec.name!r} takes {spec.datatype}, the array is {given.dtype}; convert it first",
+            {"input": spec.name, "datatype": str(given.dtype), "expected": spec.datatype},
+        )
+    return given.astype(wire, copy=False)
+
+
+def prediction(message: oip.ModelInferResponse) -> Prediction:
+    """An answer; its first output tensor holds the logits `[B, C]`."""
+    output, blob = message.outputs[0], message.raw_output_contents[0]
+    logits = tensors.from_raw(output.name, output.datatype, output.shape, blob).astype(np.float32, copy=False)
+    parameters = {key: convert_oip.scalar(key, value) for key, value in message.parameters.items()}
+    return Prediction(
+        logits=logits,
+        probabilities=_softmax(logits),
+        labels=logits.argmax(axis=1),
+        request_id=message.id,
+        model=message.model_name,
+        version=int(parameters.get("acclimate_version", 0)),
+        parameters=parameters,
+    )
+
+
+def sequence(session_id: str, adapt: bool) -> dict[str, Scalar]:
+    """The request parameters that place a request in a session."""
+    return {"sequence_id": session_id, "acclimate_adapt": adapt}
+
+
+def create_request(
+    model: str,
+    session_id: str | None,
+    recipe: str | None,
+    recipe_parameters: Mapping[str, float] | None,
+    budget: Budget | None,
+) -> session_service_pb2.CreateSessionRequest:
+    """A CreateSession request; None leaves the choice to the daemon."""
+    request = session_service_pb2.CreateSessionRequest(
+        parent=names.model_name(model), recipe_parameters=dict(recipe_parameters or {})
+    )
+    if session_id is not None:
+        request.session_id = session_id
+    if recipe is not None:
+        request.recipe = recipe
+    if budget is not None:
+        request.budget.CopyFrom(
+            session_pb2.Budget(refill_ms_per_s=budget.refill_ms_per_s, capacity_ms=budget.capacity_ms)
+        )
+    return request
+
+
+def feedback_request(
+    model: str, session_id: str, labels: tuple[Feedback, ...]
+) -> session_service_pb2.SendFeedbackRequest:
+    """A SendFeedback request."""
+    return session_service_pb2.SendFeedbackRequest(
+        name=names.session_name(model, session_id),
+        labels=[
+            session_service_pb2.Label(request_id=entry.request_id, row=entry.row, label=entry.label) for entry in labels
+        ],
+    )
+
+
+def watched_name(model: str | None, session_id: str | None) -> str:
+    """The name that WatchSessions takes; None stands for all."""
+    if model is None:
+        return names.model_name(names.ANY)
+    return names.model_name(model) if session_id is None else names.session_name(model, session_id)
+
+
+def model_info(message: oip.ModelMetadataResponse) -> ModelInfo:
+    """A served model."""
+    return ModelInfo(
+        name=message.name,
+        version=message.versions[0] if message.versions else "",
+        platform=message.platform,
+        inputs=tuple(TensorSpec(spec.name, spec.datatype, tuple(spec.shape)) for spec in message.inputs),
+        outputs=tuple(TensorSpec(spec.name, spec.datatype, tuple(spec.shape)) for spec in message.outputs),
+        properties=dict(message.properties),
+    )
+
+
+def server_info(message: server_service_pb2.GetServerInfoResponse) -> ServerInfo:
+    """The daemon."""
+    limits = message.limits
+    return ServerInfo(
+        version=message.version,
+        pid=message.pid,
+        started_at=convert_sessions.seconds(message.start_time),
+        rss_bytes=message.rss_bytes,
+        torch_imported=message.torch_imported,
+        transformers_imported=message.transformers_imported,
+        onnx_imported=message.onnx_imported,
+        max_message_bytes=limits.max_message_bytes,
+        max_sessions=limits.max_sessions,
+        recipes=tuple(limits.recipes),
+        default_recipe=limits.default_recipe,
+        models=tuple(message.models),
+    )
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    result: NDArray[np.float32] = shifted / shifted.sum(axis=1, keepdims=True)
+    return result

@@ -1,0 +1,202 @@
+"""Every metric that the daemon exports, in one table.
+
+Conventions (prometheus.io naming and instrumentation pages): prefix `acclimate_`, base units, `_total` on
+counters, ratios from 0 to 1. Labels are of bounded cardinality: never a session, a client or anything else a
+client chooses. A row here, a value in `collector.py`, and `docs/metrics.md` is generated:
+`python -m acclimate.runtime.metrics.catalogue > docs/metrics.md`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from acclimate.adapters.outcome import Outcome
+from acclimate.runtime.errors import Code
+from acclimate.runtime.sessions.states import SessionState
+from acclimate.runtime.types import Histogram, ModelSnapshot
+
+PREFIX = "acclimate_"
+CODES = ("OK", *(code.value for code in Code), "CANCELLED", "INTERNAL")
+OUTCOMES = tuple(dict.fromkeys(outcome.kind for outcome in Outcome))
+
+Kind = Literal["counter", "gauge", "histogram"]
+Value = float | Histogram | Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelMetric:
+    """A metric with the label `model`, and `label` besides if it has one.
+
+    `read` takes it from a model's snapshot: a number, a histogram, or with a label numbers by its value.
+    `values` are the label's values that are exported as 0 before anything happened.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    read: Callable[[ModelSnapshot], Value]
+    label: str = ""
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMetric:
+    """A metric of the whole daemon; `collector.py` knows its value."""
+
+    name: str
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def _reasons(kind: str) -> tuple[str, ...]:
+    return tuple(outcome.reason for outcome in Outcome if outcome.kind == kind)
+
+
+PROCESS = (
+    ProcessMetric("build_info", "gauge", "Always 1; the label is the package's version.", ("version",)),
+    ProcessMetric("ready", "gauge", "1 if new work is accepted, else 0."),
+    ProcessMetric("draining", "gauge", "1 once the daemon finishes what it has and refuses more, else 0."),
+    ProcessMetric("start_time_seconds", "gauge", "When the daemon started, Unix time."),
+    ProcessMetric("queue_depth", "gauge", "Requests waiting for an engine."),
+    ProcessMetric("watchers", "gauge", "Open event watches."),
+    ProcessMetric("resident_memory_bytes", "gauge", "Resident memory of the process."),
+    ProcessMetric("cpu_seconds_total", "counter", "User and system time of the process."),
+    ProcessMetric("rpcs_total", "counter", "Finished rpcs by method and gRPC status code.", ("rpc", "code")),
+)
+
+MODEL = (
+    ModelMetric(
+        "requests_total", "counter", "Inference requests by status code.", lambda m: m.requests, "code", CODES
+    ),
+    ModelMetric("samples_total", "counter", "Samples answered.", lambda m: m.samples),
+    ModelMetric(
+        "request_duration_seconds", "histogram", "From arrival of a request to its answer.",
+        lambda m: m.request_seconds,
+    ),
+    ModelMetric(
+        "queue_duration_seconds", "histogram", "From arrival of a request to the engine.",
+        lambda m: m.queue_seconds,
+    ),
+    ModelMetric(
+        "predict_duration_seconds", "histogram", "In the engine, per batch.", lambda m: m.predict_seconds
+    ),
+    ModelMetric("batch_samples", "histogram", "Samples predicted together.", lambda m: m.batch_size),
+    ModelMetric(
+        "sessions", "gauge", "Open sessions, by what answers them.", lambda m: m.sessions, "state",
+        (SessionState.PRISTINE.value, SessionState.ADAPTED.value),
+    ),
+    ModelMetric("sessions_created_total", "counter", "Sessions opened.", lambda m: m.sessions_created),
+    ModelMetric("sessions_deleted_total", "counter", "Sessions closed.", lambda m: m.sessions_deleted),
+    ModelMetric("session_state_bytes", "gauge", "State of all open sessions.", lambda m: m.state_bytes),
+    ModelMetric(
+        "adaptation_steps_total", "counter", "Adaptation steps, counted once per session, by outcome.",
+        lambda m: m.steps, "outcome", OUTCOMES,
+    ),
+    ModelMetric(
+        "adaptation_skipped_total", "counter", "Adaptation steps not taken, by reason.", lambda m: m.skipped,
+        "reason", _reasons("skipped"),
+    ),
+    ModelMetric(
+        "adaptation_rollbacks_total", "counter", "Adaptation steps undone by a guard, by guard.",
+        lambda m: m.rollbacks, "reason", _reasons("rolled_back"),
+    ),
+    ModelMetric(
+        "restorations_total", "counter", "Sessions taken back to the source, by reason.",
+        lambda m: m.restorations, "reason", ("strikes",),
+    ),
+    ModelMetric(
+        "adaptation_seconds_total", "counter", "Time spent on adaptation.", lambda m: m.adaptation_seconds
+    ),
+    ModelMetric(
+        "adaptation_forward_samples_total", "counter", "Samples run forward in order to adapt.",
+        lambda m: m.forward_samples,
+    ),
+    ModelMetric(
+        "adaptation_backward_samples_total", "counter", "Samples that a gradient was computed for.",
+        lambda m: m.backward_samples,
+    ),
+    ModelMetric(
+        "forward_flops_total", "counter", "Floating-point operations of forward passes, estimated from the "
+        "bundle's cost per sample.", lambda m: m.forward_flops,
+    ),
+    ModelMetric(
+        "backward_flops_total", "counter", "Floating-point operations of gradient passes, estimated from the "
+        "bundle's cost per sample.", lambda m: m.backward_flops,
+    ),
+    ModelMetric(
+        "budget_granted_seconds_total", "counter", "Adaptation time that budgets paid for.",
+        lambda m: m.budget_granted_ms / 1e3,
+    ),
+    ModelMetric(
+        "budget_denied_seconds_total", "counter", "Adaptation time that budgets could not pay for, foreseen.",
+        lambda m: m.budget_denied_ms / 1e3,
+    ),
+    ModelMetric("entropy_nats", "histogram", "Entropy of served predictions.", lambda m: m.entropy),
+    ModelMetric(
+        "confidence_ratio", "histogram", "Probability of the answered class.", lambda m: m.confidence
+    ),
+    ModelMetric(
+        "estimated_accuracy_ratio", "gauge", "Accuracy of recent predictions estimated without labels "
+        "(average thresholded confidence); a model that grew overconfident flatters itself here.",
+        lambda m: m.estimated_accuracy,
+    ),
+    ModelMetric(
+        "labelled_total", "counter", "Answers that a true label was sent for.", lambda m: m.labelled
+    ),
+    ModelMetric(
+        "labelled_correct_total", "counter", "Answers that their true label confirmed.",
+        lambda m: m.labelled_correct,
+    ),
+    ModelMetric("buffered_samples", "gauge", "Samples waiting to be learnt from.", lambda m: m.buffered),
+    ModelMetric(
+        "dropped_samples_total", "counter", "Samples given up unlearnt because a session's buffer was full.",
+        lambda m: m.dropped,
+    ),
+    ModelMetric(
+        "theta_distance_max_ratio", "gauge", "Largest distance of a session's parameters from the source's, "
+        "relative to the source's norm.", lambda m: m.theta_distance_max,
+    ),
+)  # fmt: skip
+
+
+def markdown() -> str:
+    """`docs/metrics.md`."""
+    rows = [(m.name, m.kind, m.labels, m.help) for m in PROCESS]
+    rows += [(m.name, m.kind, ("model", m.label) if m.label else ("model",), m.help) for m in MODEL]
+    lines = [
+        f"| `{PREFIX}{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {text} |"
+        for name, kind, labels, text in rows
+    ]
+    values = [
+        f"- `{PREFIX}{metric.name}`: `{metric.label}` is one of {', '.join(f'`{v}`' for v in metric.values)}."
+        for metric in MODEL
+        if metric.values
+    ]
+    return _PAGE + "\n".join(lines) + _LABELS + "\n".join(values) + "\n"
+
+
+_PAGE = """# Metrics
+
+<!-- Generated: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md -->
+
+The HTTP port serves Prometheus metrics at `/metrics` (and `/healthz`, `/readyz`). Figures are read from the
+daemon's own books when they are scraped. No metric carries a session: for one session's figures ask
+`SessionService.GetSession`, for its events `WatchSessions`. `ops/prometheus/prometheus.yml` is a scrape
+configuration to start from.
+
+| metric | type | labels | meaning |
+|---|---|---|---|
+"""
+
+_LABELS = """
+
+Label values that are exported from the start, as 0:
+
+"""
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

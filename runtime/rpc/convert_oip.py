@@ -1,0 +1,203 @@
+"""Open Inference messages <-> the service's own types."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from acclimate.adapters.manifest import FORMAT_VERSION, Manifest, TensorSpec
+from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.rpc import tensors
+from acclimate.runtime.types import InferReply, InferRequest, Scalar
+
+PLATFORM = "acclimate_onnx"
+MAX_ID = 128
+SHARED_MEMORY = "shared_memory_region"
+CLASSIFICATION = "classification"
+
+Tensor = oip.ModelInferRequest.InferInputTensor | oip.ModelInferRequest.InferRequestedOutputTensor
+
+
+def infer_request(message: oip.ModelInferRequest, now: float, remaining: float | None) -> InferRequest:
+    """The request behind a ModelInfer message.
+
+    Args:
+        message: what the client sent.
+        now: the service clock, seconds.
+        remaining: seconds until the deadline, or None; a `timeout` parameter (microseconds) can shorten it.
+
+    Raises:
+        InvalidArgument: a tensor, parameter or id is malformed; the message names field, value and fix.
+    """
+    if len(message.id) > MAX_ID:
+        raise InvalidArgument(
+            "REQUEST_ID_INVALID", f"id has {len(message.id)} characters; at most {MAX_ID} are accepted", field="id"
+        )
+    _refuse_duplicates("inputs", message.inputs)
+    _refuse_duplicates("outputs", message.outputs)
+    for tensor in message.inputs:
+        _refuse_parameters(tensor)
+    for output in message.outputs:
+        _refuse_parameters(output)
+    parameters = {key: scalar(key, value) for key, value in message.parameters.items()}
+    return InferRequest(
+        model=message.model_name,
+        version=message.model_version,
+        id=message.id,
+        inputs=_inputs(message),
+        outputs=tuple(output.name for output in message.outputs),
+        parameters=parameters,
+        deadline=_deadline(parameters, now, remaining),
+    )
+
+
+def infer_response(reply: InferReply, raw: bool) -> oip.ModelInferResponse:
+    """The message for a reply: raw contents if `raw` or if an output is FP16, typed ones otherwise."""
+    raw = raw or any(not tensors.has_typed_field(array) for array in reply.outputs.values())
+    message = oip.ModelInferResponse(model_name=reply.model, model_version=reply.version, id=reply.id)
+    for key, value in reply.parameters.items():
+        message.parameters[key].CopyFrom(parameter(value))
+    for name, array in reply.outputs.items():
+        output = message.outputs.add(name=name, datatype=tensors.datatype_of(array), shape=array.shape)
+        if raw:
+            message.raw_output_contents.append(tensors.to_raw(array))
+        else:
+            output.contents.CopyFrom(tensors.to_typed(array))
+    return message
+
+
+def model_metadata(manifest: Manifest) -> oip.ModelMetadataResponse:
+    """A model's description, its adaptation facts as properties."""
+    return oip.ModelMetadataResponse(
+        name=manifest.name,
+        versions=[manifest.version],
+        platform=PLATFORM,
+        inputs=[_tensor_metadata(spec) for spec in manifest.inputs],
+        outputs=[_tensor_metadata(spec) for spec in manifest.outputs],
+        properties=properties(manifest),
+    )
+
+
+def properties(manifest: Manifest) -> dict[str, str]:
+    """What a client may want to know before it opens a session; `docs/api.md` lists the keys."""
+    calibration, cost = manifest.calibration, manifest.cost
+    document = json.dumps(manifest.to_json(), sort_keys=True, default=str)
+    return {
+        "task": manifest.task,
+        "classes": json.dumps(list(manifest.classes)),
+        "parameters": str(manifest.parameters.size),
+        "parameters_digest": manifest.parameters.digest,
+        "statistics": str(manifest.statistics.size),
+        "sites": str(len(manifest.sites)),
+        "calibration_accuracy": repr(calibration.accuracy),
+        "calibration_labelled": str(calibration.labelled).lower(),
+        "calibration_mean_entropy_nats": repr(calibration.mean_entropy),
+        "calibration_mean_confidence": repr(calibration.mean_confidence),
+        "confidence_threshold": repr(calibration.confidence_threshold),
+        "forward_flops": repr(cost.forward_flops),
+        "vjp_flops": repr(cost.vjp_flops),
+        "bundle_format_version": str(FORMAT_VERSION),
+        "bundle_digest": hashlib.sha256(document.encode()).hexdigest(),
+    }
+
+
+def scalar(key: str, value: oip.InferParameter) -> Scalar:
+    """The value of a parameter.
+
+    Raises:
+        InvalidArgument: no value is set.
+    """
+    choice = value.WhichOneof("parameter_choice")
+    if choice is None:
+        raise InvalidArgument(
+            "PARAMETER_INVALID",
+            f"parameter {key[:64]!r} has no value; set one of bool_param, int64_param, uint64_param, "
+            "double_param and string_param",
+            field=f"parameters.{key[:64]}",
+        )
+    result: Scalar = getattr(value, choice)
+    return result
+
+
+def parameter(value: Scalar) -> oip.InferParameter:
+    """The message for a value; integers above 2^63 - 1 travel unsigned."""
+    if isinstance(value, bool):
+        return oip.InferParameter(bool_param=value)
+    if isinstance(value, int):
+        return oip.InferParameter(uint64_param=value) if value >= 2**63 else oip.InferParameter(int64_param=value)
+    if isinstance(value, float):
+        return oip.InferParameter(double_param=value)
+    return oip.InferParameter(string_param=value)
+
+
+def _inputs(message: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
+    if not message.raw_input_contents:
+        return {t.name: tensors.from_typed(t.name, t.datatype, t.shape, t.contents) for t in message.inputs}
+    mixed = [tensor.name for tensor in message.inputs if tensor.HasField("contents")]
+    if mixed:
+        raise InvalidArgument(
+            "CONTENTS_MIXED",
+            f"tensor {mixed[0][:64]!r} has typed contents beside raw_input_contents; use one form for all",
+            field="raw_input_contents",
+            tensor=mixed[0],
+        )
+    if len(message.raw_input_contents) != len(message.inputs):
+        raise InvalidArgument(
+            "RAW_COUNT_MISMATCH",
+            f"raw_input_contents has {len(message.raw_input_contents)} blobs for {len(message.inputs)} "
+            "inputs; send one for each, in order",
+            field="raw_input_contents",
+            expected=len(message.inputs),
+            given=len(message.raw_input_contents),
+        )
+    return {
+        t.name: tensors.from_raw(t.name, t.datatype, t.shape, blob)
+        for t, blob in zip(message.inputs, message.raw_input_contents, strict=True)
+    }
+
+
+def _deadline(parameters: Mapping[str, Scalar], now: float, remaining: float | None) -> float | None:
+    timeout = parameters.get("timeout", 0)
+    if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
+        raise InvalidArgument(
+            "PARAMETER_INVALID",
+            f"parameter 'timeout' is {str(timeout)[:64]!r}; it must be a whole number of microseconds, 0 for none",
+            field="parameters.timeout",
+            value=str(timeout)[:64],
+        )
+    limits = [limit for limit in (remaining, timeout / 1e6 if timeout else None) if limit is not None]
+    return now + min(limits) if limits else None
+
+
+def _refuse_duplicates(field: str, named: Iterable[Tensor]) -> None:
+    seen: set[str] = set()
+    for tensor in named:
+        if tensor.name in seen:
+            raise InvalidArgument(
+                "TENSOR_REPEATED",
+                f"{field} names {tensor.name[:64]!r} twice; name each tensor once",
+                field=field,
+                tensor=tensor.name,
+            )
+        seen.add(tensor.name)
+
+
+def _refuse_parameters(tensor: Tensor) -> None:
+    for key in (SHARED_MEMORY, CLASSIFICATION):
+        if key in tensor.parameters:
+            raise InvalidArgument(
+                "PARAMETER_UNSUPPORTED",
+                f"tensor {tensor.name[:64]!r} asks for {key!r}, which is not served here; "
+                + ("send the values themselves" if key == SHARED_MEMORY else "take the logits and rank them"),
+                field=f"parameters.{key}",
+                tensor=tensor.name,
+            )
+
+
+def _tensor_metadata(spec: TensorSpec) -> oip.ModelMetadataResponse.TensorMetadata:
+    return oip.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)

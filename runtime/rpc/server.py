@@ -1,0 +1,117 @@
+"""The gRPC server: every service on one port, with size limits, health and reflection."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2_grpc
+
+from acclimate.oip.v1 import inference_pb2
+from acclimate.runtime.clock import Clock, SystemClock
+from acclimate.runtime.config import Config
+from acclimate.runtime.metrics.process import version
+from acclimate.runtime.rpc import health, oip_servicer, reflection, server_servicer, session_servicer
+from acclimate.runtime.rpc.interceptor import Edge, short_name
+from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.service_protocol import ServiceProtocol
+from acclimate.v1 import server_service_pb2, session_service_pb2
+
+SERVICES = (oip_servicer.SERVICE, session_servicer.SERVICE, server_servicer.SERVICE, health.SERVICE)
+
+# Clients on flaky links ping more often than gRPC's default of five minutes allows them to.
+MIN_PING_INTERVAL_MS = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RpcServer:
+    """A bound server.
+
+    In order: `start` once the service is ready; `health.drain()` when draining begins, so that clients look
+    elsewhere; then the service's own drain; then `stop`.
+    """
+
+    server: grpc.aio.Server
+    port: int
+    health: health.Health
+    stats: RpcStats
+
+    async def start(self) -> None:
+        """Accept rpcs, and say so to health checks."""
+        await self.server.start()
+        self.health.serve()
+
+    async def stop(self, grace_seconds: float = 1.0) -> None:
+        """Refuse new rpcs, give those under way `grace_seconds` to finish, cancel the rest."""
+        self.health.drain()
+        self.health.close()
+        await self.server.stop(grace_seconds)
+
+
+def build_server(service: ServiceProtocol, config: Config, clock: Clock | None = None) -> RpcServer:
+    """Bind the port and register every service; call it on the running event loop.
+
+    Args:
+        service: what answers.
+        config: `server.host`, `server.grpc_port` (0 picks a free one), limits.
+        clock: the service's clock, on which deadlines are given to it; the system's by default.
+
+    Raises:
+        OSError: EADDRINUSE, the port is taken (or the address cannot be bound).
+    """
+    stats = RpcStats(methods())
+    server = grpc.aio.server(interceptors=(Edge(stats),), options=_options(config.server.max_message_bytes))
+    release = version()
+    oip_servicer.register(server, oip_servicer.InferenceServicer(service, clock or SystemClock(), release))
+    session_servicer.register(server, session_servicer.SessionServicer(service))
+    server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
+    states = health.Health(("", *SERVICES, *(manifest.name for manifest in service.models())))
+    health_pb2_grpc.add_HealthServicer_to_server(states, server)
+    reflection.enable(server, SERVICES)
+    return RpcServer(server, _bind(server, config.server.host, config.server.grpc_port), states, stats)
+
+
+def methods() -> tuple[str, ...]:
+    """`Service/Method` of every rpc of ours and of the Open Inference Protocol."""
+    files = (inference_pb2.DESCRIPTOR, session_service_pb2.DESCRIPTOR, server_service_pb2.DESCRIPTOR)
+    services = [service for file in files for service in file.services_by_name.values()]
+    return tuple(
+        short_name(f"/{service.full_name}/{method.name}") for service in services for method in service.methods
+    )
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # Two daemons on one port would share its connections at random and split the sessions between them.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ]
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    """Bind and say which port it became. A taken one is found first, for gRPC would log pages about it."""
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        _probe(host, port)
+        return server.add_insecure_port(address)
+    except (OSError, RuntimeError) as error:
+        cause = error.strerror if isinstance(error, OSError) else str(error)
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.EADDRINUSE
+        raise OSError(
+            number,
+            f"cannot listen for gRPC on {address} ({cause}); stop what uses the port, or choose another with "
+            "--grpc-port (0 picks a free one)",
+        ) from error
+
+
+def _probe(host: str, port: int) -> None:
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        # As a server would: without it, connections of the last daemon that still linger look like a listener.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind(address)
+        probe.listen(1)

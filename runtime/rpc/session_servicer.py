@@ -1,0 +1,112 @@
+"""`acclimate.v1.SessionService`: sessions as resources, events and feedback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
+
+import grpc
+
+from acclimate.runtime.rpc import convert_sessions as convert
+from acclimate.runtime.rpc import names
+from acclimate.runtime.service_protocol import ServiceProtocol
+from acclimate.runtime.types import Event
+from acclimate.v1 import session_service_pb2 as pb
+from acclimate.v1 import session_service_pb2_grpc
+
+SERVICE = "acclimate.v1.SessionService"
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
+    """One method per rpc, each a conversion around one call of the service."""
+
+    def __init__(self, service: ServiceProtocol) -> None:
+        self._service = service
+
+    async def CreateSession(  # noqa: N802
+        self, request: pb.CreateSessionRequest, context: Context
+    ) -> pb.CreateSessionResponse:
+        """Open a session."""
+        view = await self._service.create_session(convert.create_session(request))
+        return pb.CreateSessionResponse(session=convert.session_message(view))
+
+    async def GetSession(  # noqa: N802
+        self, request: pb.GetSessionRequest, context: Context
+    ) -> pb.GetSessionResponse:
+        """Read one session."""
+        view = await self._service.get_session(*names.parse_session(request.name))
+        return pb.GetSessionResponse(session=convert.session_message(view))
+
+    async def ListSessions(  # noqa: N802
+        self, request: pb.ListSessionsRequest, context: Context
+    ) -> pb.ListSessionsResponse:
+        """Read a page of sessions."""
+        model = names.parse_models(request.parent)
+        page = await self._service.list_sessions(model, request.page_size, request.page_token)
+        return pb.ListSessionsResponse(
+            sessions=[convert.session_message(view) for view in page.sessions],
+            next_page_token=page.next_page_token,
+        )
+
+    async def DeleteSession(  # noqa: N802
+        self, request: pb.DeleteSessionRequest, context: Context
+    ) -> pb.DeleteSessionResponse:
+        """Close and forget a session."""
+        await self._service.delete_session(*names.parse_session(request.name))
+        return pb.DeleteSessionResponse()
+
+    async def ResetSession(  # noqa: N802
+        self, request: pb.ResetSessionRequest, context: Context
+    ) -> pb.ResetSessionResponse:
+        """Set a session back to the source."""
+        view = await self._service.reset_session(*names.parse_session(request.name))
+        return pb.ResetSessionResponse(session=convert.session_message(view))
+
+    async def WatchSessions(  # noqa: N802
+        self, request: pb.WatchSessionsRequest, context: Context
+    ) -> AsyncIterator[pb.WatchSessionsResponse]:
+        """Stream events until the client leaves or the daemon drains."""
+        events = self._service.watch(*_watched(request.name))
+        upcoming = asyncio.ensure_future(anext(events, None))
+        try:
+            # The first wait lets the service subscribe (or refuse) before headers promise that it has.
+            await asyncio.wait((upcoming,), timeout=0)
+            if not upcoming.done():
+                await context.send_initial_metadata(())
+            while (event := await upcoming) is not None:
+                yield pb.WatchSessionsResponse(event=convert.event_message(event))
+                upcoming = asyncio.ensure_future(anext(events, None))
+        finally:
+            await _ended(upcoming, events)
+
+    async def SendFeedback(  # noqa: N802
+        self, request: pb.SendFeedbackRequest, context: Context
+    ) -> pb.SendFeedbackResponse:
+        """Count true labels."""
+        model, session_id = names.parse_session(request.name)
+        result = await self._service.feedback(model, session_id, convert.feedback(request))
+        return pb.SendFeedbackResponse(
+            accepted=result.accepted, correct=result.correct, unknown_request_ids=result.unknown_ids
+        )
+
+
+def register(server: grpc.aio.Server, servicer: SessionServicer) -> None:
+    """Serve it."""
+    session_service_pb2_grpc.add_SessionServiceServicer_to_server(servicer, server)
+
+
+def _watched(name: str) -> tuple[str | None, str | None]:
+    if name.count("/") > 1:
+        return names.parse_session(name)
+    return names.parse_models(name, "name"), None
+
+
+async def _ended(upcoming: asyncio.Future[Event | None], events: AsyncIterator[Event]) -> None:
+    """Stop waiting for the next event, then close the iterator if it can be closed."""
+    upcoming.cancel()
+    await asyncio.gather(upcoming, return_exceptions=True)
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()
