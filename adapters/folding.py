@@ -69,7 +69,9 @@ class Folding:
                 found = arrays[name].shape if name in arrays else "missing"
                 raise LayoutError(f"folding: {name!r} is {found}; expected shape ({channels},), one per site channel")
         return cls(
-            *(np.asarray(arrays[name], np.float32) for name in FOLD_ARRAYS),
+            weight_scale=np.asarray(arrays["weight_scale"], np.float32),
+            input_scale=np.asarray(arrays["input_scale"], np.float32),
+            offset=np.asarray(arrays["offset"], np.float32),
             epsilon=np.repeat([site.epsilon for site in sites], [site.channels for site in sites]),
             gamma=_columns(parameters, [site.scale for site in sites]),
             beta=_columns(parameters, [site.shift for site in sites]),
@@ -97,9 +99,9 @@ def fold(folding: Folding, theta: Float, stats: Float) -> tuple[Float, NDArray[n
     wide, norm = theta.astype(np.float64), stats.astype(np.float64)
     gain = wide[..., folding.gamma] / np.sqrt(norm[..., folding.var] + folding.epsilon)
     shift = wide[..., folding.beta] - gain * (norm[..., folding.mean] - folding.offset)
-    scale = gain * folding.weight_scale
+    wanted = gain * folding.weight_scale
     smallest = np.maximum(np.abs(shift) / (folding.input_scale * BIAS_LIMIT), np.finfo(np.float32).tiny)
-    scale = np.where(np.abs(scale) < smallest, np.copysign(smallest, scale), scale).astype(np.float32)
+    scale = np.where(np.abs(wanted) < smallest, np.copysign(smallest, wanted), wanted).astype(np.float32)
     bias = np.rint(shift / (folding.input_scale * scale.astype(np.float64)))
     return scale, np.clip(bias, -BIAS_LIMIT, BIAS_LIMIT).astype(np.int32)
 

@@ -1,0 +1,1 @@
+"""Digits seen by drifting cameras: the demo that `make demo` shows."""

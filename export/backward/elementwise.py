@@ -1,0 +1,67 @@
+"""Gradients of element-wise operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from acclimate.export.backward.tape import Tape
+from acclimate.export.graph import Node
+
+
+def _each(node: Node, grads: Mapping[int, str], tape: Tape) -> Mapping[int, str]:
+    whole = tape.shape(node.output)
+    return {i: tape.summed_to(grad, tape.shape(node.inputs[i]), whole) for i, grad in grads.items()}
+
+
+def add(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Add: the gradient itself, to both sides."""
+    return _each(node, {i: grad for i in (0, 1) if tape.wants(node, i)}, tape)
+
+
+def sub(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Sub: the gradient, and its negative to the right side."""
+    grads = {0: grad} if tape.wants(node, 0) else {}
+    if tape.wants(node, 1):
+        grads[1] = tape.add("Neg", grad)
+    return _each(node, grads, tape)
+
+
+def mul(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Mul: times the other side."""
+    return _each(node, {i: tape.add("Mul", grad, node.inputs[1 - i]) for i in (0, 1) if tape.wants(node, i)}, tape)
+
+
+def div(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Div: `g / b` to the left, `-g y / b` to the right."""
+    over = tape.add("Div", grad, node.inputs[1])
+    grads = {0: over} if tape.wants(node, 0) else {}
+    if tape.wants(node, 1):
+        grads[1] = tape.add("Neg", tape.add("Mul", over, node.output))
+    return _each(node, grads, tape)
+
+
+def neg(_: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Neg."""
+    return {0: tape.add("Neg", grad)}
+
+
+def relu(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Relu: the sign of a rectified value is its mask, one vector pass where Greater and Where take two."""
+    return {0: tape.add("Mul", grad, tape.add("Sign", node.output))}
+
+
+def sigmoid(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Sigmoid: `y (1 - y)`."""
+    rest = tape.add("Sub", tape.number(1.0), node.output)
+    return {0: tape.add("Mul", grad, tape.add("Mul", node.output, rest))}
+
+
+def tanh(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Tanh: `1 - y^2`."""
+    return {0: tape.add("Sub", grad, tape.add("Mul", grad, tape.add("Mul", node.output, node.output)))}
+
+
+def clip(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Clip: passes where the value was kept."""
+    kept = tape.add("Cast", tape.add("Equal", node.inputs[0], node.output), to=1)
+    return {0: tape.add("Mul", grad, kept)}

@@ -1,0 +1,106 @@
+"""Gradients of operators that only move elements."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from acclimate.export.backward.tape import Tape
+from acclimate.export.errors import UnsupportedModel
+from acclimate.export.graph import BATCH, Node
+
+
+def reshape(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Reshape: back to the input's shape."""
+    return {0: tape.add("Reshape", grad, tape.integers(*tape.shape(node.inputs[0])))}
+
+
+def transpose(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Transpose: by the inverse permutation."""
+    rank = len(tape.shape(node.inputs[0]))
+    order = tape.attribute(node, "perm", list(range(rank))[::-1])
+    return {0: tape.add("Transpose", grad, perm=np.argsort(order).tolist())}
+
+
+def concat(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Concat: each input's own part."""
+    axis = int(node.attributes["axis"]) % len(tape.shape(node.output))
+    grads, start = {}, 0
+    for position, name in enumerate(node.inputs):
+        end = start + tape.shape(name)[axis]
+        if tape.wants(node, position):
+            grads[position] = tape.add("Slice", grad, tape.integers(start), tape.integers(end), tape.integers(axis))
+        start = end
+    return grads
+
+
+def pad(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Pad with a constant: the inner part."""
+    if node.attributes.get("mode", "constant") != "constant":
+        raise UnsupportedModel(f"Pad {node.output!r}: mode {node.attributes['mode']!r} is not supported")
+    shape = tape.shape(node.inputs[0])
+    pads = pad_widths(node, tape)
+    axes = [axis for axis, (before, after) in enumerate(pads) if before or after]
+    starts = [pads[axis][0] for axis in axes]
+    ends = [pads[axis][0] + shape[axis] for axis in axes]
+    if min([0, *(width for pair in pads for width in pair)]) < 0:
+        raise UnsupportedModel(f"Pad {node.output!r}: negative pads are not supported")
+    return {0: tape.add("Slice", grad, tape.integers(*starts), tape.integers(*ends), tape.integers(*axes))}
+
+
+def pad_widths(node: Node, tape: Tape) -> list[tuple[int, int]]:
+    """`(before, after)` of every axis."""
+    shape = tape.shape(node.inputs[0])
+    widths = tape.graph.constants[node.inputs[1]].tolist()
+    axes = list(range(len(shape)))
+    if len(node.inputs) > 3 and node.inputs[3]:
+        axes = [int(axis) % len(shape) for axis in tape.graph.constants[node.inputs[3]]]
+    pairs = [(0, 0)] * len(shape)
+    for axis, before, after in zip(axes, widths[: len(axes)], widths[len(axes) :], strict=True):
+        pairs[axis] = (before, after)
+    return pairs
+
+
+def slice_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Slice with positive steps: zeros between and around the taken elements."""
+    shape, taken = tape.shape(node.inputs[0]), tape.shape(node.output)
+    starts, axes, steps = _slice_arguments(node, tape)
+    if min(steps) < 0 or any(
+        axis == 0 and (start or step != 1) for start, axis, step in zip(starts, axes, steps, strict=True)
+    ):
+        raise UnsupportedModel(f"Slice {node.output!r}: negative steps and slices of the batch are not supported")
+    parts: dict[int, tuple[int, int]] = {a: (s, t) for s, a, t in zip(starts, axes, steps, strict=True) if a}
+    wide, split, gaps = [BATCH], [BATCH], [(0, 0)]
+    around = [(0, 0)]
+    for axis in range(1, len(shape)):
+        start, step = parts.get(axis, (0, 1))
+        start = min(start + shape[axis] if start < 0 else start, shape[axis])
+        wide.append(taken[axis] * step)
+        split += [taken[axis]] + ([1] if step > 1 else [])
+        gaps += [(0, 0)] + ([(0, step - 1)] if step > 1 else [])
+        # The last gap may reach past the end: a negative pad crops it.
+        around.append((start, shape[axis] - start - taken[axis] * step))
+    if any(gap != (0, 0) for gap in gaps):
+        spread = _padded(tape.add("Reshape", grad, tape.integers(*split)), gaps, tape)
+        grad = tape.add("Reshape", spread, tape.integers(*wide))
+    return {0: _padded(grad, around, tape)}
+
+
+def _slice_arguments(node: Node, tape: Tape) -> tuple[list[int], list[int], list[int]]:
+    constants = tape.graph.constants
+    starts = constants[node.inputs[1]].tolist()
+    axes, steps = list(range(len(starts))), [1] * len(starts)
+    rank = len(tape.shape(node.inputs[0]))
+    if len(node.inputs) > 3 and node.inputs[3]:
+        axes = [int(axis) % rank for axis in constants[node.inputs[3]]]
+    if len(node.inputs) > 4 and node.inputs[4]:
+        steps = constants[node.inputs[4]].tolist()
+    return starts, axes, steps
+
+
+def _padded(name: str, pairs: list[tuple[int, int]], tape: Tape) -> str:
+    if not any(width for pair in pairs for width in pair):
+        return name
+    widths = [before for before, _ in pairs] + [after for _, after in pairs]
+    return tape.add("Pad", name, tape.integers(*widths), tape.number(0.0))

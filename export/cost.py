@@ -1,0 +1,60 @@
+"""What a sample costs: operations counted on the graph, and milliseconds on this host."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+
+from acclimate.export.graph import BATCH, Array, Graph
+from acclimate.export.onnx_format import to_onnx
+from acclimate.export.session import session
+
+_REPEATS = 7
+
+
+def flops(graph: Graph) -> float:
+    """Operations per sample of a float graph; a multiply-accumulate counts as two, in integers as well.
+
+    Only convolutions and matrix products by constants are counted; the rest is a few per cent of a network.
+    """
+    shapes = _shapes(graph)
+    total = 0
+    for node in graph.nodes:
+        if node.op == "Conv":
+            weight = shapes[node.inputs[1]]
+            total += 2 * math.prod(weight[1:]) * math.prod(shapes[node.output][1:])
+        elif node.op == "ConvTranspose":
+            weight = shapes[node.inputs[1]]
+            total += 2 * math.prod(weight[1:]) * math.prod(shapes[node.inputs[0]][1:])
+        elif node.op in ("Gemm", "MatMul"):
+            weight = shapes[node.inputs[1]]
+            if BATCH not in weight and len(weight) == 2 and shapes[node.inputs[0]][-1] != BATCH:
+                total += 2 * math.prod(weight) * math.prod(shapes[node.output][1:-1])
+    return float(total)
+
+
+def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """Shapes of all tensors, the ones that passes added included."""
+    inferred = onnx.shape_inference.infer_shapes(to_onnx(graph)).graph
+    shapes = {name: array.shape for name, array in graph.constants.items()}
+    shapes |= {name: value.shape for name, value in graph.values.items()}
+    for info in (*inferred.value_info, *inferred.output):
+        dims = info.type.tensor_type.shape.dim
+        shapes.setdefault(info.name, tuple(d.dim_value if d.HasField("dim_value") else BATCH for d in dims))
+    return shapes
+
+
+def milliseconds(model: bytes, feeds: Mapping[str, Array], samples: int) -> float:
+    """Median wall time per sample of one call, after a warm-up."""
+    running = session(model)
+    running.run(None, dict(feeds))
+    times = []
+    for _ in range(_REPEATS):
+        start = time.perf_counter()
+        running.run(None, dict(feeds))
+        times.append(time.perf_counter() - start)
+    return float(np.median(times)) * 1e3 / samples

@@ -1,0 +1,111 @@
+"""Between `Graph` and ONNX protobufs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from acclimate.export.errors import UnsupportedModel
+from acclimate.export.graph import BATCH, Array, Graph, Node, Value
+
+OPSET = 20
+IR_VERSION = 10
+CONTRIB = "com.microsoft"
+
+
+def from_onnx(model: onnx.ModelProto) -> Graph:
+    """Read a model whose only symbolic dimension is the first one of its activations.
+
+    Raises:
+        UnsupportedModel: control flow, functions, another symbolic dimension.
+    """
+    if model.functions:
+        raise UnsupportedModel(f"onnx: local functions {[f.name for f in model.functions]} are not supported")
+    proto = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    graph = Graph(constants={entry.name: numpy_helper.to_array(entry) for entry in proto.initializer})
+    for info in (*proto.input, *proto.value_info, *proto.output):
+        value = _value(info)
+        if value is not None and info.name not in graph.constants:
+            graph.values[info.name] = value
+    graph.inputs = {i.name: graph.values[i.name] for i in proto.input if i.name not in graph.constants}
+    graph.outputs = {o.name: graph.values[o.name] for o in proto.output}
+    for proto_node in proto.node:
+        attributes = {a.name: _attribute(proto_node, a) for a in proto_node.attribute}
+        graph.nodes.append(
+            Node(proto_node.op_type, tuple(proto_node.input), tuple(proto_node.output), attributes, proto_node.domain)
+        )
+    return graph
+
+
+def to_onnx(graph: Graph, name: str = "graph", extra_outputs: Iterable[str] = ()) -> onnx.ModelProto:
+    """Write a graph as a model; `extra_outputs` are intermediate tensors to return as well."""
+    outputs = dict(graph.outputs) | {extra: graph.values[extra] for extra in extra_outputs}
+    nodes = [
+        helper.make_node(
+            node.op,
+            list(node.inputs),
+            list(node.outputs),
+            name=f"{node.op}:{node.output}",
+            domain=node.domain,
+            **node.attributes,
+        )
+        for node in graph.nodes
+    ]
+    proto = helper.make_graph(
+        nodes,
+        name,
+        [_info(key, value) for key, value in graph.inputs.items()],
+        [_info(key, value) for key, value in outputs.items()],
+        [numpy_helper.from_array(np.asarray(array, order="C"), key) for key, array in graph.constants.items()],
+    )
+    domains = [helper.make_opsetid("", OPSET)]
+    if any(node.domain == CONTRIB for node in graph.nodes):
+        domains.append(helper.make_opsetid(CONTRIB, 1))
+    return helper.make_model(proto, opset_imports=domains, ir_version=IR_VERSION, producer_name="acclimate")
+
+
+def _value(info: onnx.ValueInfoProto) -> Value | None:
+    tensor = info.type.tensor_type
+    if not tensor.elem_type or not tensor.HasField("shape"):
+        return None
+    shape = [d.dim_value if d.HasField("dim_value") else BATCH for d in tensor.shape.dim]
+    return Value(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
+
+
+def _info(name: str, value: Value) -> onnx.ValueInfoProto:
+    shape = ["batch" if size == BATCH else size for size in value.shape]
+    return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
+
+
+def _attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> Any:
+    if attribute.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS):
+        raise UnsupportedModel(f"onnx: node {node.name or node.output[0]!r} ({node.op_type}) holds a subgraph")
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    if isinstance(value, bytes):
+        return value.decode()
+    return list(value) if not isinstance(value, (int, float, str)) else value
+
+
+def evaluate(node: Node, inputs: list[Array | None]) -> list[Array]:
+    """What a node returns for constant inputs, by the ONNX reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
+    attributes: dict[str, Any] = {
+        key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for key, value in node.attributes.items()
+    }
+    proto = helper.make_graph(
+        [helper.make_node(node.op, list(node.inputs), list(node.outputs), domain=node.domain, **attributes)],
+        "constant",
+        [_info(name, Value(array.dtype, array.shape)) for name, array in feeds.items()],
+        [onnx.ValueInfoProto(name=name) for name in node.outputs],
+    )
+    model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
