@@ -19,8 +19,9 @@ MANIFEST_FILE = "manifest.json"
 SOURCE_FILE = "source.safetensors"
 FROZEN_FILE = "frozen.onnx"
 FORWARD_FILE = "forward.onnx"
+OBSERVE_FILE = "observe.onnx"
 VJP_FILE = "vjp.onnx"
-REQUIRED_FILES = (SOURCE_FILE, FROZEN_FILE, FORWARD_FILE, VJP_FILE)
+REQUIRED_FILES = (SOURCE_FILE, FROZEN_FILE, FORWARD_FILE, OBSERVE_FILE, VJP_FILE)
 
 
 @dataclass(frozen=True, slots=True)

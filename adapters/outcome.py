@@ -16,6 +16,7 @@ class Outcome(IntEnum):
     ROLLED_BACK_TRUST_REGION = 5
     ROLLED_BACK_COLLAPSE = 6
     ROLLED_BACK_CANARY = 7
+    SKIPPED_ENGINE_ERROR = 8
 
     @property
     def kind(self) -> str:
@@ -44,4 +45,5 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.ROLLED_BACK_TRUST_REGION: "The parameters would have left the trust region around the source.",
     Outcome.ROLLED_BACK_COLLAPSE: "The adapted predictions fell onto far fewer classes than the frozen model's.",
     Outcome.ROLLED_BACK_CANARY: "The adapted parameters answered the source's canary samples worse than tolerated.",
+    Outcome.SKIPPED_ENGINE_ERROR: "The engine could not compute the step; nothing changed, and the log says why.",
 }

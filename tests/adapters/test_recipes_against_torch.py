@@ -4,19 +4,19 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes.base import STATS, THETA
 from acclimate.runtime.engines.reference import EPSILON, reference_engine
 from tests.adapters.stepping import fresh, recipe, step, stream
 
-torch = pytest.importorskip("torch", reason="torch is the oracle here; install the dev extra")
 ENGINE = reference_engine(features=6, classes=5, seed=3)
 OPEN = Guards(trust_radius=100, collapse_ratio=0, canary_every=0)
 PRIOR, ROWS, STEPS = 40.0, 16, 6
 
 
-def as_tensor(array: np.ndarray) -> "torch.Tensor":
+def as_tensor(array: np.ndarray) -> torch.Tensor:
     return torch.tensor(array, dtype=torch.float64)
 
 

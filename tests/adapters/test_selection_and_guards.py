@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from acclimate.adapters import guards as guard
+from acclimate.adapters.bank import State
 from acclimate.adapters.numerics import entropy, softmax
 from acclimate.adapters.outcome import SENTENCES, Outcome
 from acclimate.adapters.selection import EMA, SEEN, ReliableAndNew
@@ -72,7 +73,7 @@ def test_spread_counts_classes() -> None:
 
 
 def test_finite_looks_at_every_field_of_every_session() -> None:
-    state = {"a": np.ones((3, 2), np.float32), "b": np.ones((3, 2, 2), np.float32), "n": np.ones(3, np.int64)}
+    state: State = {"a": np.ones((3, 2), np.float32), "b": np.ones((3, 2, 2), np.float32), "n": np.ones(3, np.int64)}
     state["b"][1, 0, 1] = np.inf
     np.testing.assert_array_equal(guard.finite(state), [True, False, True])
 
