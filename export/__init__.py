@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from acclimate.export.calibration import CalibrationData
-    from acclimate.export.compile import BundleSpec, compile_model
+    from acclimate.export.compile import compile_model
     from acclimate.export.report import Report
+    from acclimate.export.spec import BundleSpec
     from acclimate.export.trace import Preprocessing
 
 __all__ = ["BundleSpec", "CalibrationData", "Preprocessing", "Report", "compile_model"]
 
 _HOMES = {
-    "BundleSpec": "compile",
+    "BundleSpec": "spec",
     "CalibrationData": "calibration",
     "Preprocessing": "trace",
     "Report": "report",

@@ -35,13 +35,17 @@ class _Fused:
 
 @dataclass(frozen=True)
 class _Emission:
-    """The graph being written, and what its choices rest on."""
+    """The graph being written, and what its choices rest on.
+
+    `quantized` names the uint8 form of the tensors that have one; `reals` are those of them with a float form too.
+    """
 
     graph: Graph
     plan: ActivationPlan
     weights: Mapping[str, QuantizedWeight]
     site_tensors: SiteTensors
     quantized: dict[str, str]
+    reals: set[str]
 
     def scale(self, tensor: str) -> tuple[str, str]:
         """Names of a tensor's scale and zero point."""
@@ -53,14 +57,15 @@ class _Emission:
         if tensor not in self.quantized:
             name = self.graph.add("QuantizeLinear", (tensor, *self.scale(tensor)), name=f"{tensor}.q")
             self.quantized[tensor] = name
+            self.reals.add(tensor)
         return (self.quantized[tensor], *self.scale(tensor))
 
     def real(self, tensor: str) -> str:
         """The tensor in float32, made from its uint8 form if need be."""
-        made = {output for node in self.graph.nodes for output in node.outputs}
-        if tensor in self.graph.constants or tensor in self.graph.inputs or tensor in made:
-            return tensor
-        return self.graph.add("DequantizeLinear", self.integer(tensor), name=tensor)
+        if tensor in self.quantized and tensor not in self.reals:
+            self.graph.add("DequantizeLinear", self.integer(tensor), name=tensor)
+            self.reals.add(tensor)
+        return tensor
 
 
 def fold_arrays(
@@ -122,7 +127,7 @@ def _integer(
     model: Adaptable, graph: Graph, weights: Mapping[str, QuantizedWeight], plan: ActivationPlan, sites: SiteTensors
 ) -> Graph:
     quantized = {plan.direct: next(iter(model.graph.inputs))} if plan.direct else {}
-    to = _Emission(graph, plan, weights, sites, quantized)
+    to = _Emission(graph, plan, weights, sites, quantized, set(quantized))
     for fused in _fused(model.graph):
         _EMIT.get(fused.node.op, _float)(fused, to)
     for name in graph.outputs:

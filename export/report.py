@@ -76,7 +76,7 @@ class Report:
                 "## Cost of a sample",
                 "",
                 *_table(
-                    ("pass", "MFLOPs", "ms on the export host"),
+                    ("pass", "MFLOPs", "ms of one core"),
                     [
                         (
                             "int8 forward",

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from acclimate.export.backward.vjp import ALPHA, BATCH_STATS, COTANGENT, GRAD_THETA, MIX, STATS, THETA, vjp_graph
+from acclimate.export.bundle_graphs import Quantized
 from acclimate.export.calibration import CalibrationData
 from acclimate.export.errors import VerificationError
 from acclimate.export.graph import Array, Graph
@@ -17,7 +18,6 @@ from acclimate.export.passes.sites import Adaptable
 from acclimate.export.reference import RowBatch, reference
 from acclimate.export.session import first_output, run, session
 from acclimate.export.trace import Preprocessed, Preprocessing
-from acclimate.export.weights import QuantizedWeight
 
 _GROUPS = (0, 0, 0, 1, 1, 2)
 _ALPHA = (1.0, 0.5, 0.0)
@@ -89,39 +89,39 @@ def probe_rows(model: Adaptable, inputs: Array, seed: int = 0) -> RowBatch:
     )
 
 
-def vjp_errors(
-    model: nn.Module,
-    preprocessing: Preprocessing,
-    adaptable: Adaptable,
-    vjp: Graph,
-    weights: dict[str, QuantizedWeight],
-    inputs: Array,
-) -> tuple[float, float]:
-    """Relative errors of gradients and of batch statistics against float64 autograd.
+@dataclass(frozen=True, slots=True)
+class RowErrors:
+    """Relative errors of the VJP graph; of the gradients, the worst row's."""
+
+    logits: float
+    gradients: float
+    batch_stats: float
+
+
+def row_errors(
+    model: nn.Module, preprocessing: Preprocessing, quantized: Quantized, vjp: Graph, inputs: Array
+) -> RowErrors:
+    """What `vjp` returns for rows of several sessions, against float64 autograd.
 
     The finished graph is compared with torch holding the dequantized weights. Where a quantized weight is not a
     parameter of the module by name (a folded norm made it), the unquantized graph is compared instead.
     """
+    adaptable = quantized.model
     rows = probe_rows(adaptable, inputs)
     parameters = {name for name, _ in model.named_parameters()}
-    replaced = {name: weight.dequantized() for name, weight in weights.items()}
+    replaced = {name: weight.dequantized() for name, weight in quantized.weights.items()}
     if not parameters.issuperset(replaced):
         vjp, replaced = vjp_graph(adaptable), {}
     expected = reference(model, preprocessing, adaptable, rows, replaced)
-    (image,) = adaptable.graph.inputs
-    got = run(
-        session(vjp),
-        {
-            image: rows.inputs,
-            THETA: rows.theta,
-            STATS: rows.stats,
-            MIX: rows.mix(),
-            ALPHA: rows.alpha,
-            COTANGENT: rows.cotangent,
-        },
-    )
+    (image,), (logits,) = adaptable.graph.inputs, adaptable.graph.outputs
+    feeds = {image: rows.inputs, THETA: rows.theta, STATS: rows.stats, MIX: rows.mix(), ALPHA: rows.alpha}
+    got = run(session(vjp), feeds | {COTANGENT: rows.cotangent})
     per_row = [relative_error(g, e) for g, e in zip(got[GRAD_THETA], expected.grad_theta, strict=True)]
-    return max(per_row), relative_error(got[BATCH_STATS], expected.batch_stats)
+    return RowErrors(
+        logits=relative_error(got[logits], expected.logits),
+        gradients=max(per_row),
+        batch_stats=relative_error(got[BATCH_STATS], expected.batch_stats),
+    )
 
 
 def int8_figures(float_graph: Graph, frozen: Graph, data: CalibrationData) -> dict[str, float | None]:

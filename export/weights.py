@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,14 +68,14 @@ def _quantized(name: str, weight: NDArray[np.float32], axis: int) -> QuantizedWe
     return QuantizedWeight(values, scale, axis)
 
 
-def rounded(graph: Graph, weights: dict[str, QuantizedWeight]) -> Graph:
+def rounded(graph: Graph, weights: Mapping[str, QuantizedWeight]) -> Graph:
     """The float graph with every weight replaced by what its integers stand for."""
     result = graph.copy()
     result.constants |= {name: weight.dequantized() for name, weight in weights.items()}
     return result
 
 
-def stored_in_int8(graph: Graph, weights: dict[str, QuantizedWeight]) -> Graph:
+def stored_in_int8(graph: Graph, weights: Mapping[str, QuantizedWeight]) -> Graph:
     """Keep the integers in the file and dequantize them inside the graph.
 
     Cast and Mul rather than DequantizeLinear: ONNX Runtime folds the former when it loads the graph, and by

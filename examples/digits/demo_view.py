@@ -11,13 +11,18 @@ from rich.table import Table
 
 from acclimate.examples.digits.demo_record import WINDOW, Record, share
 
+COLUMNS = (
+    *("severity", "frozen", "adapted", "estimated", "entropy"),
+    *("updates", "budget ms", "rolled back", "p50 ms", "p99 ms"),
+)
+
 
 def live_table(records: Sequence[Record], frames: int) -> Table:
     """One row per camera: accuracy over the latest frames, what the daemon says of its session, latency so far."""
     done = max((len(record.adapted) for record in records), default=0)
     table = Table(title=f"frame {done} of {frames}; accuracy over the last {WINDOW} frames", title_justify="left")
     table.add_column("camera")
-    for name in ("severity", "frozen", "adapted", "estimated", "entropy", "updates", "budget ms", "rolled back", "p50 ms", "p99 ms"):  # fmt: skip
+    for name in COLUMNS:
         table.add_column(name, justify="right")
     for record in records:
         table.add_row(*_cells(record))

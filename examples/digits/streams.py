@@ -1,7 +1,7 @@
 """Eight simulated cameras: clean at first, then a drift that comes, stays and goes, then clean again.
 
-The plateau severities were chosen on the dev split with the frozen model (the figures are beside them); the
-streamed digits played no part in that.
+The plateau severities were chosen on the dev split, where the frozen int8 model gets 98.4 % of clean digits right;
+the streamed digits played no part in that.
 """
 
 from __future__ import annotations
@@ -61,10 +61,14 @@ CAMERAS = (
     Camera("dock", "blur", 0.85),
     Camera("yard", "haze", 0.87),
     Camera("roof", "contrast", 0.83),
-    Camera("canteen", "brightness", 0.78),
+    Camera("canteen", "brightness", 0.76),
     Camera("hall", "tilt", 0.55),
     Camera("belt", "occlusion", 0.6),
 )
+"""Accuracy at the plateau on the dev split, in per cent, frozen and with the statistics of the drifted digits alone:
+noise 58 and 98, blur 65 and 87, haze 53 and 98, contrast 61 and 98, brightness 65 and 99, tilt 64 and 70, occlusion
+59 and 72. Of the last two no norm can undo much: they are there to show that, and that adapting does no harm.
+"""
 
 
 def phase_at(step: int, length: int) -> tuple[Phase, float]:

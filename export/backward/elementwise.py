@@ -46,8 +46,13 @@ def neg(_: Node, grad: str, tape: Tape) -> Mapping[int, str]:
 
 
 def relu(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
-    """Relu: the sign of a rectified value is its mask, one vector pass where Greater and Where take two."""
-    return {0: tape.add("Mul", grad, tape.add("Sign", node.output))}
+    """Relu: `min(y * 1e38, 1)` is its mask, exactly, for every y that is zero or a normal float.
+
+    Two vectorised passes that ONNX Runtime runs on all threads; Greater with Where or Cast, and Sign, are not: on
+    64x16x32x32 they took two to five times as long.
+    """
+    mask = tape.add("Clip", tape.add("Mul", node.output, tape.number(1e38)), tape.number(0.0), tape.number(1.0))
+    return {0: tape.add("Mul", grad, mask)}
 
 
 def sigmoid(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:

@@ -65,29 +65,44 @@ def pad_widths(node: Node, tape: Tape) -> list[tuple[int, int]]:
 def slice_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     """Slice with positive steps: zeros between and around the taken elements."""
     shape, taken = tape.shape(node.inputs[0]), tape.shape(node.output)
-    starts, axes, steps = _slice_arguments(node, tape)
-    if min(steps) < 0 or any(
-        axis == 0 and (start or step != 1) for start, axis, step in zip(starts, axes, steps, strict=True)
-    ):
+    parts = _slice_ranges(node, tape)
+    if any(step < 0 for _, step in parts.values()) or parts.get(0, (0, 1)) != (0, 1):
         raise UnsupportedModel(f"Slice {node.output!r}: negative steps and slices of the batch are not supported")
-    parts: dict[int, tuple[int, int]] = {a: (s, t) for s, a, t in zip(starts, axes, steps, strict=True) if a}
-    wide, split, gaps = [BATCH], [BATCH], [(0, 0)]
+    steps = [parts.get(axis, (0, 1))[1] for axis in range(len(shape))]
     around = [(0, 0)]
     for axis in range(1, len(shape)):
-        start, step = parts.get(axis, (0, 1))
+        start = parts.get(axis, (0, 1))[0]
         start = min(start + shape[axis] if start < 0 else start, shape[axis])
-        wide.append(taken[axis] * step)
-        split += [taken[axis]] + ([1] if step > 1 else [])
-        gaps += [(0, 0)] + ([(0, step - 1)] if step > 1 else [])
-        # The last gap may reach past the end: a negative pad crops it.
-        around.append((start, shape[axis] - start - taken[axis] * step))
-    if any(gap != (0, 0) for gap in gaps):
-        spread = _padded(tape.add("Reshape", grad, tape.integers(*split)), gaps, tape)
-        grad = tape.add("Reshape", spread, tape.integers(*wide))
-    return {0: _padded(grad, around, tape)}
+        around.append((start, shape[axis] - start - (taken[axis] - 1) * steps[axis] - 1))
+    return {0: _padded(_with_gaps(grad, taken, steps, tape), around, tape)}
 
 
-def _slice_arguments(node: Node, tape: Tape) -> tuple[list[int], list[int], list[int]]:
+def _with_gaps(grad: str, taken: tuple[int, ...], steps: list[int], tape: Tape) -> str:
+    """`step - 1` zeros between neighbours along each axis.
+
+    Over the two axes of a picture a transposed convolution by one does it, ten times as fast as padding.
+    """
+    if len(taken) == 4 and steps[1] == 1 and max(steps) > 1:
+        ones = tape.graph.constant(np.ones((taken[1], 1, 1, 1), np.float32))
+        return tape.add("ConvTranspose", grad, ones, group=taken[1], strides=steps[2:])
+    for axis, step in enumerate(steps):
+        if step > 1:
+            known = list(taken)
+            known[:axis] = [(size - 1) * s + 1 for size, s in zip(taken[:axis], steps[:axis], strict=True)]
+            known[0] = BATCH
+            split = tape.add("Reshape", grad, tape.integers(*known[: axis + 1], 1, *known[axis + 1 :]))
+            gaps = [(0, 0)] * (len(taken) + 1)
+            gaps[axis + 1] = (0, step - 1)
+            known[axis] *= step
+            wide = tape.add("Reshape", _padded(split, gaps, tape), tape.integers(*known))
+            last = [(0, 0)] * len(taken)
+            last[axis] = (0, 1 - step)
+            grad = _padded(wide, last, tape)
+    return grad
+
+
+def _slice_ranges(node: Node, tape: Tape) -> dict[int, tuple[int, int]]:
+    """Start and step by axis; the whole batch is left out."""
     constants = tape.graph.constants
     starts = constants[node.inputs[1]].tolist()
     axes, steps = list(range(len(starts))), [1] * len(starts)
@@ -96,7 +111,7 @@ def _slice_arguments(node: Node, tape: Tape) -> tuple[list[int], list[int], list
         axes = [int(axis) % rank for axis in constants[node.inputs[3]]]
     if len(node.inputs) > 4 and node.inputs[4]:
         steps = constants[node.inputs[4]].tolist()
-    return starts, axes, steps
+    return dict(zip(axes, zip(starts, steps, strict=True), strict=True))
 
 
 def _padded(name: str, pairs: list[tuple[int, int]], tape: Tape) -> str:

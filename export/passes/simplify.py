@@ -1,7 +1,8 @@
 """Constants folded, no-ops dropped, and every view written as one Reshape with a constant target.
 
 Requires: any graph from `onnx_format.from_onnx`. Ensures: no Constant, Identity, Dropout, Flatten, Squeeze or
-Unsqueeze of an activation is left; global means are GlobalAveragePool; all-zero convolution biases are gone.
+Unsqueeze of an activation is left; slices of several axes are one Slice; global means are GlobalAveragePool; all-zero
+convolution biases are gone.
 """
 
 from __future__ import annotations
@@ -88,9 +89,26 @@ def _canonical(node: Node, graph: Graph) -> list[Node]:
         return [Node("Reshape", (node.inputs[0], target), node.outputs)]
     if node.op == "ReduceMean" and _axes(node, graph) == [2, 3] and len(graph.shape(node.inputs[0])) == 4:
         return _global_pool(node, graph)
+    if node.op == "Slice":
+        return [_merged_slice(node, graph)]
     if node.op == "Conv" and len(node.inputs) == 3 and not np.any(graph.constants.get(node.inputs[2], 1)):
         return [replace(node, inputs=node.inputs[:2])]
     return [node]
+
+
+def _merged_slice(node: Node, graph: Graph) -> Node:
+    """One slice for two in a row over different axes: torch writes `x[:, :, ::2, ::2]` as one for each axis."""
+    inner = next((n for n in graph.nodes if node.inputs[0] in n.outputs and n.op == "Slice"), None)
+    if inner is None or len(inner.inputs) < 5 or len(node.inputs) < 5:
+        return node
+    names = zip(inner.inputs[1:], node.inputs[1:], strict=True)
+    pairs = [(graph.constants.get(a), graph.constants.get(b)) for a, b in names]
+    if any(a is None or b is None for a, b in pairs):
+        return node
+    parts = [np.concatenate([a, b]) for a, b in pairs if a is not None and b is not None]
+    if len(set((parts[2] % len(graph.shape(node.output))).tolist())) < len(parts[2]):
+        return node
+    return Node("Slice", (inner.inputs[0], *(graph.constant(part) for part in parts)), node.outputs)
 
 
 def _axes(node: Node, graph: Graph) -> list[int]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from acclimate.export.graph import Graph
 from acclimate.export.passes.sites import Adaptable, with_sites
 from acclimate.export.trace import traced
-from acclimate.export.graph import Graph
 from tests.export.nets import PREPROCESSING, SHAPE, tiny_net
 
 

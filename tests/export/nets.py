@@ -39,6 +39,31 @@ class TinyNet(nn.Module):
         return logits
 
 
+class OddNet(nn.Module):
+    """Operators without an integer form between those with one, a convolution without a norm, pooling of all kinds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)
+        self.second, self.norm2 = nn.Conv2d(6, 4, 3, bias=False), nn.BatchNorm2d(4)
+        self.plain = nn.Conv2d(8, 6, 1)
+        self.head = nn.Linear(24, 3, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.max_pool2d(torch.sigmoid(self.norm(self.first(x))), 3, 1, 1)
+        y = self.norm2(self.second(x))
+        y = torch.cat([functional.relu(y), torch.tanh(y)], 1)
+        y = functional.relu6(self.plain(functional.avg_pool2d(y, 3, 2, 1))) - 0.5
+        logits: Tensor = self.head(functional.avg_pool2d(y, 2).flatten(1))
+        return logits
+
+
+def odd_net(seed: int = 0) -> nn.Module:
+    """An `OddNet`, the same for the same seed."""
+    torch.manual_seed(seed)
+    return randomised(OddNet(), seed)
+
+
 def randomised(model: nn.Module, seed: int = 0) -> nn.Module:
     """Affines and running statistics that look trained; convolutions keep torch's initialisation."""
     generator = torch.Generator().manual_seed(seed)

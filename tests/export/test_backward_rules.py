@@ -20,7 +20,7 @@ from acclimate.export.graph import BATCH, Graph, Node, Value, pruned
 from acclimate.export.session import run, session
 
 ROWS = 2
-FEW = settings(max_examples=25, deadline=None, derandomize=True)
+FEW = settings(max_examples=25)
 Function = Callable[..., Tensor]
 
 
@@ -176,6 +176,21 @@ def test_reduce_mean(axes: list[int], keepdims: int) -> None:
     )
 
 
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize(("size", "kernel", "stride"), [(5, 3, 1), (6, 3, 2), (4, 2, 2)])
+def test_average_pool_at_padded_edges(size: int, kernel: int, stride: int, counted: bool) -> None:
+    check(
+        "AveragePool",
+        lambda x: functional.avg_pool2d(x, kernel, stride, 1, count_include_pad=counted),
+        [normal(ROWS, 2, size, size)],
+        [],
+        count_include_pad=int(counted),
+        kernel_shape=[kernel] * 2,
+        strides=[stride] * 2,
+        pads=[1] * 4,
+    )
+
+
 @FEW
 @given(
     size=st.integers(4, 9),
@@ -222,6 +237,17 @@ def test_slice(starts: tuple[int, int], ends: tuple[int, int], steps: tuple[int,
         [x],
         [np.array(starts), np.array(ends), np.array([2, 3]), np.array(steps)],
     )
+
+
+def test_slice_of_channels_and_of_sequences() -> None:
+    for shape, axes, steps in (((6, 4, 4), [1, 2], [2, 3]), ((7, 9), [1, 2], [3, 2])):
+        x = normal(ROWS, *shape)
+        check(
+            "Slice",
+            lambda t, s=steps: t[:, 1 :: s[0], :: s[1]],
+            [x],
+            [np.array([1, 0]), np.array([2**31 - 1] * 2), np.array(axes), np.array(steps)],
+        )
 
 
 def test_slice_backwards_is_refused() -> None:
