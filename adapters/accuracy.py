@@ -1,8 +1,9 @@
-"""Accuracy without labels: average thresholded confidence (Garg et al. 2022, arXiv 2201.04234).
+"""Accuracy without labels, two ways.
 
-The share of predictions more confident than a threshold that was set, at export, so that on source data the
-share equals the accuracy. Adaptation by entropy raises confidence, so the figure flatters adapted sessions;
-`docs/benchmarks.md` says by how much.
+Average thresholded confidence (Garg et al. 2022, arXiv 2201.04234): the share of predictions more confident than a
+threshold that was set, at export, so that on source data the share equals the accuracy. Difference of confidences
+(Guillory et al. 2021, arXiv 2107.03315): the source's accuracy less what mean confidence has lost since. Adaptation
+by entropy raises confidence, so both flatter adapted sessions; `docs/benchmarks.md` says by how much.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from acclimate.adapters.layout import Float
+from acclimate.adapters.manifest import Calibration
 from acclimate.adapters.numerics import log_softmax
 
 
@@ -59,3 +61,13 @@ def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float 
         above=old * seen.above + new * float((scores.confidence > threshold).mean()),
         weight=weight,
     )
+
+
+def difference_of_confidences(seen: Telemetry, calibration: Calibration) -> float:
+    """Estimated accuracy in [0, 1]: the source's, less the fall of mean confidence; NaN before any prediction.
+
+    For bundles exported without labels `calibration.accuracy` is itself the mean confidence, and so is this.
+    """
+    if seen.weight == 0:
+        return float("nan")
+    return min(1.0, max(0.0, calibration.accuracy - (calibration.mean_confidence - seen.confidence)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TypeVar
 
-from acclimate.adapters.requests import Gradient, Gradients, Outputs, Reply, Request
+from acclimate.adapters.requests import Forward, Frozen, Gradient, Gradients, Outputs, Reply, Request, Serve
 
 R = TypeVar("R", Outputs, Gradients)
 Asking = Generator[Request, Reply, R]
 
 
-def ask_outputs(request: Request) -> Asking[Outputs]:
-    """Ask for a `Forward` or `Frozen` pass.
+def ask_outputs(request: Forward | Frozen | Serve) -> Asking[Outputs]:
+    """Ask for a `Forward`, `Frozen` or `Serve` pass.
 
     Raises:
         TypeError: whoever drives the step sent something else; a defect of the driver.

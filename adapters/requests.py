@@ -82,5 +82,19 @@ class Frozen:
     inputs: NDArray[Any]
 
 
-Request = Forward | Gradient | Frozen
+@dataclass(frozen=True, slots=True)
+class Serve:
+    """Ask what the quantized model would answer to `inputs [B, ...]`, were its sessions to serve these rows.
+
+    `theta [S, P]` and `stats [S, Q]` hold one row per session and `group [B]` says whose each sample is. A pass of
+    the int8 kernels, several times cheaper than `Forward`; the reply's `batch_stats` is empty.
+    """
+
+    inputs: NDArray[Any]
+    theta: Float
+    stats: Float
+    group: Index
+
+
+Request = Forward | Gradient | Frozen | Serve
 Reply = Outputs | Gradients

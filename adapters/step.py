@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters import guards as guard
-from acclimate.adapters.asking import ask_gradients, ask_outputs
+from acclimate.adapters.asking import ask_outputs
 from acclimate.adapters.bank import State
+from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.layout import Float
-from acclimate.adapters.numerics import group_count, group_sum
+from acclimate.adapters.moves.base import Moved, Seen, only_where
+from acclimate.adapters.numerics import group_count
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.recipes.base import STATS, STEPS, STRIKES, THETA, Recipe
-from acclimate.adapters.requests import Forward, Frozen, Gradient, Index, Reply, Request, Rows
+from acclimate.adapters.recipes.base import Recipe
+from acclimate.adapters.requests import Forward, Frozen, Index, Reply, Request, Rows
 from acclimate.adapters.source import Source
 
 Asking = Generator[Request, Reply, "StepResult"]
@@ -29,10 +31,17 @@ Asking = Generator[Request, Reply, "StepResult"]
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples of several sessions: inputs `[B, ...]` and the session `[B]` of each, as a row of the state."""
+    """Samples of several sessions.
+
+    Attributes:
+        inputs: `[B, ...]`.
+        group: `[B]` the session of each, as a row of the state.
+        labels: `[B]` true classes that arrived as feedback, -1 where none did; None: none at all.
+    """
 
     inputs: NDArray[Any]
     group: Index
+    labels: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +51,10 @@ class StepResult:
     Attributes:
         state: the state to store: the proposal where it was accepted, the old one plus a strike where not.
         outcome: `[S]` `Outcome` numbers.
-        restore: `[S]` sessions refused so often that they should go back to the source.
+        restore: `[S]` sessions that should go back to the source: refused too often, or a reset was due.
+        logits: `[B, C]` answers to the batch, as the papers' code returns them: of the first forward pass, before
+            the update, normalised with the batch as the recipe blends it; or what the move answers instead; then
+            corrected by the recipe's output stage.
         loss: `[S]` mean loss of the selected samples in nats, NaN-free (0 where none).
         selected: `[S]` samples that took part in the gradient.
         distance: `[S]` relative distance of the stored theta from the source.
@@ -52,20 +64,11 @@ class StepResult:
     state: State
     outcome: NDArray[np.int64]
     restore: NDArray[np.bool_]
+    logits: Float
     loss: Float
     selected: NDArray[np.int64]
     distance: Float
     forward_rows: int
-    backward_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    """A proposal before the guards: new fields, loss and selected samples per session, backward rows."""
-
-    state: State
-    loss: Float
-    selected: NDArray[np.int64]
     backward_rows: int
 
 
@@ -77,58 +80,35 @@ def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) 
     groups = len(state[THETA])
     count = group_count(batch.group, groups)
     alpha = recipe.statistics.alpha(count)
-    rows = Rows(batch.inputs, state[THETA][batch.group], state[STATS][batch.group], batch.group, alpha[batch.group])
+    base = recipe.statistics.base(state[STATS], source.stats)
+    rows = Rows(batch.inputs, state[THETA][batch.group], base[batch.group], batch.group, alpha[batch.group])
     outputs = yield from ask_outputs(Forward(rows))
-    one_row_each = np.unique(batch.group, return_index=True)[1]
-    stats = recipe.statistics.move(state[STATS], outputs.batch_stats[one_row_each], alpha)
-    moved = yield from _move(recipe, source, state, rows, outputs.logits, stats)
-    proposal = state | moved.state | {STATS: stats, STEPS: state[STEPS] + 1}
-    verdict, checked_rows = yield from _check(recipe, source, proposal, batch)
-    return _decide(recipe, source, state, proposal, moved, verdict, len(rows) + checked_rows)
+    batch_stats = outputs.batch_stats[np.unique(batch.group, return_index=True)[1]]
+    stats = recipe.statistics.move(base, batch_stats, alpha)
+    labels = np.full(len(rows), -1, np.int64) if batch.labels is None else batch.labels
+    seen = Seen(rows, outputs.logits, stats, batch_stats, labels)
+    moved = _still(groups) if recipe.move is None else (yield from recipe.move.propose(source, state, seen))
+    logits = outputs.logits if moved.answers is None else moved.answers
+    corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group)
+    proposal = state | {STATS: stats, STEPS: state[STEPS] + 1} | moved.state | remembered
+    verdict, checked_rows = yield from _check(recipe, source, proposal, np.isfinite(moved.loss), batch)
+    forward_rows = len(rows) + moved.forward_rows + checked_rows
+    return _decide(recipe, source, state, proposal, moved, verdict, corrected, forward_rows)
 
 
-def _move(
-    recipe: Recipe, source: Source, state: State, rows: Rows, logits: Float, stats: Float
-) -> Generator[Request, Reply, _Moved]:
-    """Select samples, ask for their gradient, and let the optimiser move theta."""
-    groups = len(stats)
-    zero = np.zeros(groups, np.float32)
-    if recipe.objective is None or recipe.optimiser is None:
-        return _Moved({}, zero, np.zeros(groups, np.int64), 0)
-    value = recipe.objective(logits)
-    chosen = recipe.selection.select(state, logits, value.loss, rows.group)
-    keep = np.flatnonzero(chosen.weight > 0)
-    selected = group_count(rows.group[keep], groups)
-    if len(keep) == 0:
-        return _Moved(chosen.state, zero, selected, 0)
-    share = chosen.weight / np.maximum(selected, 1)[rows.group]
-    loss = group_sum((share * value.loss).astype(np.float32), rows.group, groups)
-    cotangent = (value.cotangent * share[:, np.newaxis]).astype(np.float32)
-    if recipe.through_statistics:
-        asked, asked_cotangent = rows, cotangent
-    else:
-        still = Rows(rows.inputs, rows.theta, stats[rows.group], rows.group, np.zeros_like(rows.alpha))
-        asked, asked_cotangent = still.take(keep), cotangent[keep]
-    reply = yield from ask_gradients(Gradient(asked, asked_cotangent))
-    gradient = group_sum(reply.grad_theta, asked.group, groups)
-    theta = state[THETA]
-    if recipe.pull is not None:
-        gradient = gradient + recipe.pull.gradient(theta, source.theta, source.fisher)
-    new_theta, new_state = recipe.optimiser.next(state, theta, gradient)
-    proposed = {THETA: new_theta} | new_state
-    active = selected > 0
-    held = {name: _where(active, value, state[name]) for name, value in proposed.items()}
-    return _Moved(held | chosen.state, loss, selected, len(asked))
+def _still(sessions: int) -> Moved:
+    """The move of a recipe that has none."""
+    return Moved({}, np.zeros(sessions, np.float32), np.zeros(sessions, np.int64))
 
 
 def _check(
-    recipe: Recipe, source: Source, proposal: State, batch: Batch
+    recipe: Recipe, source: Source, proposal: State, computed: guard.Mask, batch: Batch
 ) -> Generator[Request, Reply, tuple[NDArray[np.int64], int]]:
     """Outcome of every guard `[S]`, and the forward rows that finding it took."""
     limits = recipe.guards
     theta, stats = proposal[THETA], proposal[STATS]
     groups = len(theta)
-    sound = guard.finite(proposal)
+    sound = guard.finite(proposal) & computed
     inside = guard.distance(np.where(sound[:, np.newaxis], theta, 0), source.theta) <= limits.trust_radius
     inside |= ~sound
     healthy = sound & inside
@@ -182,28 +162,32 @@ def _forward_at(
 
 
 def _decide(
-    recipe: Recipe, source: Source, state: State, proposal: State, moved: _Moved,
-    verdict: NDArray[np.int64], forward_rows: int,
-) -> StepResult:  # fmt: skip
-    """Accept or roll back each session, count strikes, and say so."""
+    recipe: Recipe,
+    source: Source,
+    state: State,
+    proposal: State,
+    moved: Moved,
+    verdict: NDArray[np.int64],
+    logits: Float,
+    forward_rows: int,
+) -> StepResult:
+    """Accept or roll back each session, count strikes, and say who goes back to the source."""
     accepted = verdict == Outcome.APPLIED
     strikes = np.where(accepted, 0, state[STRIKES] + 1)
-    kept = {name: _where(accepted, proposal[name], state[name]) for name in state}
-    kept[STRIKES] = strikes
-    kept[STEPS] = proposal[STEPS]
-    idle = accepted & (moved.selected == 0) & (recipe.objective is not None)
+    kept = only_where(accepted, {name: proposal[name] for name in state}, state)
+    kept |= {STRIKES: strikes, STEPS: proposal[STEPS]}
+    restore = strikes >= recipe.guards.max_strikes
+    for reset in recipe.resets:
+        restore = restore | reset.due(kept)
+    idle = accepted & (moved.selected == 0) & (recipe.move is not None)
     return StepResult(
         state=kept,
         outcome=np.where(idle, Outcome.SKIPPED_NOT_SELECTED, verdict),
-        restore=strikes >= recipe.guards.max_strikes,
+        restore=restore,
+        logits=logits,
         loss=moved.loss,
         selected=moved.selected,
         distance=guard.distance(kept[THETA], source.theta),
         forward_rows=forward_rows,
         backward_rows=moved.backward_rows,
     )
-
-
-def _where(mask: guard.Mask, yes: NDArray[Any], no: NDArray[Any]) -> NDArray[Any]:
-    """Rows of `yes` where the mask holds, else of `no`, in `no`'s dtype."""
-    return np.where(mask.reshape(-1, *([1] * (no.ndim - 1))), yes, no).astype(no.dtype)

@@ -56,7 +56,8 @@ def read_bundle(path: Path) -> Bundle:
     raw = _read(path / MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
         manifest = Manifest.from_json(json.loads(raw))
-    except (ValueError, RecursionError) as error:
+    except Exception as error:
+        # Whatever the parser stumbles over, it is the manifest that is wrong.
         raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
     _refuse_unservable(path / MANIFEST_FILE, manifest)
     contents = {name: _verified(path / name, entry) for name, entry in manifest.files.items()}

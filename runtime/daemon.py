@@ -24,6 +24,10 @@ from acclimate.runtime.rpc.server import build_server
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
+# Requests that were on their way when the signal came are refused with UNAVAILABLE for this long; a server that
+# stops at once cuts them off with CANCELLED, which clients take for their own doing and do not retry.
+LINGER_SECONDS = 0.25
+
 
 def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
@@ -57,6 +61,7 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
         log.info("draining", seconds=config.server.drain_seconds)
         rpc.health.drain()
         await service.drain(config.server.drain_seconds)
+        await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
     finally:
         http.close()

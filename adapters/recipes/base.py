@@ -7,18 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from acclimate.adapters.bank import State
+from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.objectives import Objective
-from acclimate.adapters.optimisers import Optimiser
-from acclimate.adapters.restoration import FisherPull
-from acclimate.adapters.selection import Everything, Selection
+from acclimate.adapters.moves import Move
+from acclimate.adapters.outputs import AsIs, OutputStage
+from acclimate.adapters.restoration import Reset
 from acclimate.adapters.source import Source
-from acclimate.adapters.statistics import Blend
-
-THETA = "theta"
-STATS = "stats"
-STRIKES = "guards.strikes"
-STEPS = "steps"
+from acclimate.adapters.statistics import Blend, Statistics
 
 
 @dataclass(frozen=True)
@@ -29,24 +24,19 @@ class Recipe:
         name: how clients ask for it.
         batch_rows: samples gathered before a step; 0 means the recipe never learns.
         statistics: how the running normalisation statistics follow the stream.
-        objective: the loss, or None for recipes that only move statistics.
-        selection: which samples the loss counts.
-        optimiser: how theta moves; required with an objective.
-        pull: regularisation toward the source, or None.
+        move: how theta moves, or None for recipes that only follow statistics.
+        outputs: how the answers are corrected, whatever computed them.
         guards: what a proposal must pass.
-        through_statistics: whether gradients flow through the batch statistics; then every row takes part in
-            the backward pass, selected or not. Otherwise only selected rows do.
+        resets: what sends a session back to the source after a step, whatever the guards said.
     """
 
     name: str
     batch_rows: int
-    statistics: Blend = field(default_factory=lambda: Blend(prior=0.0))
-    objective: Objective | None = None
-    selection: Selection = field(default_factory=Everything)
-    optimiser: Optimiser | None = None
-    pull: FisherPull | None = None
+    statistics: Statistics = field(default_factory=lambda: Blend(prior=0.0))
+    move: Move | None = None
+    outputs: OutputStage = field(default_factory=AsIs)
     guards: Guards = field(default_factory=Guards)
-    through_statistics: bool = False
+    resets: tuple[Reset, ...] = ()
 
     @property
     def learns(self) -> bool:
@@ -62,8 +52,5 @@ def template(recipe: Recipe, source: Source) -> State:
         STRIKES: np.zeros((), np.int64),
         STEPS: np.zeros((), np.int64),
     }
-    if recipe.objective is not None:
-        state |= recipe.selection.template(source.classes)
-    if recipe.optimiser is not None:
-        state |= recipe.optimiser.template(source.parameters.size)
-    return state
+    state |= recipe.outputs.template(source)
+    return state if recipe.move is None else state | recipe.move.template(source)

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.moves import Descent
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
 from acclimate.adapters.recipes.base import Recipe
@@ -33,6 +34,7 @@ class EataRecipe:
     margin_ratio: float = 0.4
     epsilon: float = 0.4
     beta: float = 1.0
+    through_statistics: bool = False
 
     def build(self, source: Source, guards: Guards) -> Recipe:
         """Selective entropy with the Fisher pull."""
@@ -40,9 +42,12 @@ class EataRecipe:
             name="eata",
             batch_rows=self.batch_rows,
             statistics=Blend(self.prior),
-            objective=entropy_loss,
-            selection=ReliableAndNew(self.margin_ratio * math.log(source.classes), self.epsilon),
-            optimiser=Adam(self.lr),
-            pull=FisherPull(self.beta),
+            move=Descent(
+                entropy_loss,
+                Adam(self.lr),
+                ReliableAndNew(self.margin_ratio * math.log(source.classes), self.epsilon),
+                FisherPull(self.beta),
+                self.through_statistics,
+            ),
             guards=guards,
         )

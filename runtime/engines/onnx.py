@@ -135,6 +135,8 @@ def _session(bundle: Bundle, name: str, options: OnnxOptions, threads: int) -> o
     settings.intra_op_num_threads = threads
     settings.inter_op_num_threads = 1
     settings.log_severity_level = 3
+    # Planning one block for a whole pass keeps it for good; the gradient's would be a fifth of the daemon's memory.
+    settings.enable_mem_pattern = name not in (OBSERVE_FILE, VJP_FILE)
     _share_arena()
     settings.add_session_config_entry("session.use_env_allocators", "1")
     # Spinning workers would take the cores that the other graph and the event loop need.

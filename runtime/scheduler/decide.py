@@ -36,7 +36,7 @@ def next_batch(queue: Sequence[Waiting], now: float, *, max_rows: int, max_delay
     if not queue:
         return Plan(())
     first = queue[0]
-    chosen, rows, full = [0], first.rows, first.rows >= max_rows
+    chosen, rows, full = [0], first.rows, False
     for position in range(1, len(queue)):
         candidate = queue[position]
         if candidate.lane != first.lane:
@@ -46,6 +46,6 @@ def next_batch(queue: Sequence[Waiting], now: float, *, max_rows: int, max_delay
             break
         chosen.append(position)
         rows += candidate.rows
-    if not full and now < first.arrived + max_delay:
+    if not full and rows < max_rows and now < first.arrived + max_delay:
         return Plan((), first.arrived + max_delay)
     return Plan(tuple(chosen))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from acclimate.adapters.layout import Float
 from acclimate.adapters.requests import (
     Forward,
     Frozen,
@@ -21,6 +22,7 @@ from acclimate.adapters.requests import (
     Reply,
     Request,
     Rows,
+    Serve,
 )
 from acclimate.adapters.step import Asking, StepResult
 from acclimate.runtime.engines.base import Engine
@@ -53,6 +55,8 @@ def answer(request: Request, engine: Engine, slicing: Slicing) -> Reply:
         case Frozen(inputs):
             logits = [engine.frozen(inputs[part]) for part in _slices(len(inputs), slicing.rows, slicing.pause)]
             return Outputs(np.concatenate(logits), np.zeros((len(inputs), 0), np.float32))
+        case Serve():
+            return Outputs(_served(request, engine, slicing), np.zeros((len(request.inputs), 0), np.float32))
         case Forward(rows):
             outputs = [engine.forward(Forward(rows.take(part))) for part in _independent(rows, slicing)]
             return Outputs(
@@ -65,6 +69,17 @@ def answer(request: Request, engine: Engine, slicing: Slicing) -> Reply:
                 np.concatenate([part.grad_theta for part in gradients]),
                 np.concatenate([part.logits for part in gradients]),
             )
+
+
+def _served(request: Serve, engine: Engine, slicing: Slicing) -> Float:
+    """Logits `[B, C]` of the quantized model, session by session: each has scales and biases of its own."""
+    logits = np.zeros((len(request.inputs), len(engine.manifest.classes)), np.float32)
+    for session in np.unique(request.group):
+        folded = engine.fold(request.theta[session], request.stats[session])
+        rows = np.flatnonzero(request.group == session)
+        for part in _slices(len(rows), slicing.rows, slicing.pause):
+            logits[rows[part]] = engine.predict(request.inputs[rows[part]], folded)
+    return logits
 
 
 def _independent(rows: Rows, slicing: Slicing) -> Iterator[Index]:

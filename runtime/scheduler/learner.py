@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from acclimate.adapters import budget
 from acclimate.adapters.bank import State
+from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.recipes.base import STATS, THETA
 from acclimate.adapters.step import Batch, StepResult, adaptation_step
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Folded
@@ -271,6 +271,7 @@ def _merge(results: list[StepResult]) -> StepResult:
         state={name: np.concatenate([r.state[name] for r in results]) for name in results[0].state},
         outcome=join(lambda r: r.outcome),
         restore=join(lambda r: r.restore),
+        logits=join(lambda r: r.logits),
         loss=join(lambda r: r.loss),
         selected=join(lambda r: r.selected),
         distance=join(lambda r: r.distance),

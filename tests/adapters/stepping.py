@@ -34,9 +34,12 @@ def step(
     engine: ReferenceEngine | None = None,
     twist: Twist | None = None,
     asked: list[Request] | None = None,
+    labels: np.ndarray | None = None,
 ) -> StepResult:
+    """One step; every sample comes with a label, by default the frozen model's answer."""
     engine = engine or reference_engine()
-    machine = adaptation_step(chosen, engine.source, state, Batch(inputs, group))
+    labels = engine.frozen(inputs).argmax(axis=1) if labels is None else labels
+    machine = adaptation_step(chosen, engine.source, state, Batch(inputs, group, labels))
     try:
         request = next(machine)
         while True:

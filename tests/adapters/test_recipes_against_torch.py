@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.recipes.base import STATS, THETA
 from acclimate.runtime.engines.reference import EPSILON, reference_engine
 from tests.adapters.stepping import fresh, recipe, step, stream
 
@@ -29,7 +29,7 @@ class PlainSession:
         self.beta = torch.zeros(features, dtype=torch.float64, requires_grad=True)
         self.mean, self.var = as_tensor(ENGINE.mean), as_tensor(ENGINE.var)
         self.optimiser = torch.optim.Adam([self.gamma, self.beta], lr=lr)
-        self.memory = None
+        self.memory: torch.Tensor | None = None
 
     def logits(self, x, through_statistics: bool):
         alpha = len(x) / (len(x) + PRIOR)

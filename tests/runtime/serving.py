@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import asdict
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -85,8 +85,8 @@ def whole(service: Service, session_id: str, model: str = MODEL) -> dict[str, An
         "folded": None if session.folded is None else [array.tobytes() for array in session.folded.arrays],
         "buffer": [sample.tobytes() for sample in session.buffer._samples],
         "answers": {name: labels.tolist() for name, labels in session.answers._answers.items()},
-        "account": asdict(session.account),
-        "telemetry": asdict(session.telemetry),
+        "account": deepcopy(session.account),
+        "telemetry": session.telemetry,
         "state": session.state,
         "version": session.version,
         "distance": session.distance,

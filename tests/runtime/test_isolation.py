@@ -19,11 +19,11 @@ from acclimate.runtime.engines.onnx import OnnxEngine
 from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.types import Budget
+from tests.polling import until_async
 from tests.runtime.digits import picture
 from tests.runtime.hooked import Hooked
-from tests.runtime.operations import Bursts, Opening, operations, run
+from tests.runtime.operations import Bursts, Opening, Operation, operations, run
 from tests.runtime.serving import config, differences, drifted, learnt, opened, predict, serving
-from tests.polling import until_async
 
 MIXED = {
     "frozen": Opening("source"),
@@ -64,19 +64,13 @@ def test_the_same_on_onnx_runtime(digits_engine: OnnxEngine, bursts: Bursts) -> 
 
 def test_the_operations_do_adapt_sessions_and_do_exhaust_budgets() -> None:
     """The property above would hold of sessions that never learn, too."""
-    bursts = [[op] for burst in _some_predictions() for op in burst]
+    bursts = [[Operation(name, "predict", seed, 3) for name in MIXED] for seed in range(24)]
     traces = asyncio.run(run(MIXED, bursts, reference_engine(), config(), drifted))
-    updates = {name: trace.state["account"]["updates"] for name, trace in traces.items()}
+    updates = {name: trace.state["account"].updates for name, trace in traces.items()}
     assert updates["frozen"] == 0
     assert all(updates[name] > 3 for name in updates if name != "frozen"), updates
-    assert traces["poor"].state["account"]["skipped"]["budget"] > 0
+    assert traces["poor"].state["account"].skipped["budget"] > 0
     assert len({trace.state["row.theta"] for name, trace in traces.items() if name in {"tent", "eata", "poor"}}) == 3
-
-
-def _some_predictions() -> Bursts:
-    from tests.runtime.operations import Operation
-
-    return [[Operation(name, "predict", seed, 3) for name in MIXED] for seed in range(24)]
 
 
 def shared(recipe: Recipe, engine: Engine, state: State, inputs: list[np.ndarray]) -> StepResult:
@@ -137,9 +131,7 @@ def test_in_background_mode_shared_steps_end_where_synchronous_ones_do() -> None
                 await opened(service, name, "tent", batch_rows=16)
             for n in range(48):
                 await asyncio.gather(*(predict(service, streams[name][n], name) for name in streams))
-            views = [await service.get_session("reference", name) for name in streams]
             await until_async(lambda: service.snapshot().models[0].steps.get("applied", 0) == 12, "twelve steps")
-            del views
             return {name: learnt(service, name) for name in streams}, engine.most_groups
 
     async def alone(name: str) -> dict[str, np.ndarray]:

@@ -1,0 +1,10 @@
+"""Names of the fields that every session's state has."""
+
+THETA = "theta"
+"""`[S, P]` float32 parameters."""
+STATS = "stats"
+"""`[S, Q]` float32 running normalisation statistics."""
+STRIKES = "guards.strikes"
+"""`[S]` int64 refusals in a row."""
+STEPS = "steps"
+"""`[S]` int64 steps since the session was opened or restored."""

@@ -1,0 +1,59 @@
+"""The last part of most moves: from weighted cotangents to a gradient per session, and one step of the optimiser."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+
+from acclimate.adapters.asking import ask_gradients
+from acclimate.adapters.bank import State
+from acclimate.adapters.fields import THETA
+from acclimate.adapters.layout import Float
+from acclimate.adapters.moves.base import Moved, Seen, only_where, weighted_share
+from acclimate.adapters.numerics import group_sum
+from acclimate.adapters.objectives import Value
+from acclimate.adapters.optimisers import Optimiser
+from acclimate.adapters.requests import Gradient, Reply, Request
+from acclimate.adapters.restoration import FisherPull
+from acclimate.adapters.source import Source
+
+
+@dataclass(frozen=True)
+class Following:
+    """How theta follows a weighted loss; the parts mean what they mean in `Descent`."""
+
+    optimiser: Optimiser
+    pull: FisherPull | None = None
+    through_statistics: bool = False
+
+    def template(self, source: Source) -> State:
+        """What the optimiser remembers."""
+        return self.optimiser.template(source.parameters.size)
+
+    def descend(
+        self, source: Source, state: State, seen: Seen, value: Value, weight: Float
+    ) -> Generator[Request, Reply, Moved]:
+        """One step on the mean, over a session's rows of positive weight `[B]`, of weight times loss.
+
+        Sessions without such rows keep theta and the optimiser's state.
+        """
+        group = seen.rows.group
+        share, selected = weighted_share(weight, group, seen.sessions)
+        loss = group_sum(np.where(share > 0, share * value.loss, 0).astype(np.float32), group, seen.sessions)
+        keep = np.flatnonzero(weight > 0)
+        if len(keep) == 0:
+            return Moved({}, loss, selected)
+        cotangent = np.where(share[:, np.newaxis] > 0, value.cotangent * share[:, np.newaxis], 0).astype(np.float32)
+        if self.through_statistics:
+            rows = seen.rows
+        else:
+            rows, cotangent = seen.still().take(keep), cotangent[keep]
+        reply = yield from ask_gradients(Gradient(rows, cotangent))
+        gradient = group_sum(reply.grad_theta, rows.group, seen.sessions)
+        if self.pull is not None:
+            gradient = gradient + self.pull.gradient(state[THETA], source.theta, source.fisher)
+        theta, memory = self.optimiser.next(state, state[THETA], gradient)
+        moved = only_where(selected > 0, {THETA: theta} | memory, state)
+        return Moved(moved, loss, selected, backward_rows=len(rows))

@@ -1,0 +1,31 @@
+"""`foa`: evolution of a few directions, forward passes only (Niu et al. 2024, "FOA"), carried to norm affines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acclimate.adapters.guards import Guards
+from acclimate.adapters.moves import Evolving
+from acclimate.adapters.optimisers.evolution import EvolutionStrategy
+from acclimate.adapters.recipes.base import Recipe
+from acclimate.adapters.source import Source
+from acclimate.adapters.statistics import Blend
+
+
+@dataclass(frozen=True)
+class FoaRecipe:
+    """27 candidates, sigma 1, alignment 0.4 (paper); 16 directions of radius 0.02 (no published value)."""
+
+    batch_rows: int = 32
+    prior: float = 64.0
+    dimensions: int = 16
+    population: int = 27
+    radius: float = 0.02
+    alignment: float = 0.4
+    seed: int = 0
+
+    def build(self, source: Source, guards: Guards) -> Recipe:
+        """Forward passes only, one more than the population."""
+        strategy = EvolutionStrategy(self.dimensions, self.population)
+        move = Evolving(strategy, self.radius, self.alignment, self.seed)
+        return Recipe("foa", self.batch_rows, Blend(self.prior), move, guards=guards)

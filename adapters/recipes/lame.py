@@ -1,0 +1,24 @@
+"""`lame`: neighbouring predictions agree (Boudiaf et al. 2022, "Parameter-free online test-time adaptation")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acclimate.adapters.guards import Guards
+from acclimate.adapters.laplacian import Laplacian
+from acclimate.adapters.recipes.base import Recipe
+from acclimate.adapters.source import Source
+from acclimate.adapters.statistics import Blend
+
+
+@dataclass(frozen=True)
+class LameRecipe:
+    """5 neighbours (paper); the statistics move as in `norm`, and the answers of each batch are corrected."""
+
+    batch_rows: int = 32
+    prior: float = 64.0
+    neighbours: int = 5
+
+    def build(self, source: Source, guards: Guards) -> Recipe:
+        """Outputs only."""
+        return Recipe("lame", self.batch_rows, Blend(self.prior), outputs=Laplacian(self.neighbours), guards=guards)

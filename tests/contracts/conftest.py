@@ -1,0 +1,1 @@
+from tests.runtime.conftest import digits_engine as digits_engine
