@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -70,6 +70,12 @@ def load_resnet(weights: Path, depth: int) -> ResNetCifar:
     if unknown or unexpected:
         raise ValueError(f"{weights}: not a ResNet-{depth}: missing {unknown[:3]}, unexpected {unexpected[:3]}")
     return model.eval()
+
+
+def digest(weights: Path, data: Path) -> str:
+    """A short name for what a bundle is made of: the weights and the calibration images."""
+    both = weights.read_bytes() + (data / "source.npz").read_bytes()
+    return hashlib.sha256(both).hexdigest()[:12]
 
 
 def compile_resnet(weights: Path, depth: int, data: Path, out: Path) -> Path:
