@@ -36,7 +36,7 @@ class Guards:
     trust_radius: float = 0.5
     collapse_ratio: float = 0.5
     canary_tolerance: float = 0.1
-    canary_every: int = 8
+    canary_every: int = 2
     max_strikes: int = 4
 
 

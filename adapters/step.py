@@ -8,7 +8,7 @@ The order is always: normalise, select, differentiate, move, check, decide.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from acclimate.adapters.moves.base import Moved, Seen, only_where
 from acclimate.adapters.numerics import group_count
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.recipes.base import Recipe
-from acclimate.adapters.requests import Forward, Frozen, Index, Reply, Request, Rows
+from acclimate.adapters.requests import Forward, Frozen, Gradient, Index, Reply, Request, Rows, Serve
 from acclimate.adapters.source import Source
 
 Asking = Generator[Request, Reply, "StepResult"]
@@ -44,6 +44,25 @@ class Batch:
     labels: NDArray[np.int64] | None = None
 
 
+@dataclass(slots=True)
+class Asked:
+    """Rows that a step asked for: in float forward passes, in gradient passes, and of the quantized model."""
+
+    forward: int = 0
+    backward: int = 0
+    quantized: int = 0
+
+    def count(self, request: Request) -> None:
+        """Add a request's rows."""
+        match request:
+            case Forward(rows):
+                self.forward += len(rows)
+            case Gradient(rows):
+                self.backward += len(rows)
+            case Frozen(inputs) | Serve(inputs):
+                self.quantized += len(inputs)
+
+
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """What came of a step, per session of the batch.
@@ -58,7 +77,7 @@ class StepResult:
         loss: `[S]` mean loss of the selected samples in nats, NaN-free (0 where none).
         selected: `[S]` samples that took part in the gradient.
         distance: `[S]` relative distance of the stored theta from the source.
-        forward_rows, backward_rows: rows asked for in all, for the account of costs.
+        asked: rows asked for in all, for the account of costs.
     """
 
     state: State
@@ -68,8 +87,7 @@ class StepResult:
     loss: Float
     selected: NDArray[np.int64]
     distance: Float
-    forward_rows: int
-    backward_rows: int
+    asked: Asked
 
 
 def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
@@ -77,6 +95,18 @@ def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) 
 
     Every session must own at least one row of the batch.
     """
+    asked, step = Asked(), _step(recipe, source, state, batch)
+    try:
+        request = next(step)
+        while True:
+            asked.count(request)
+            request = step.send((yield request))
+    except StopIteration as finished:
+        result: StepResult = finished.value
+        return replace(result, asked=asked)
+
+
+def _step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
     groups = len(state[THETA])
     count = group_count(batch.group, groups)
     alpha = recipe.statistics.alpha(count)
@@ -91,9 +121,8 @@ def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) 
     logits = outputs.logits if moved.answers is None else moved.answers
     corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group)
     proposal = state | {STATS: stats, STEPS: state[STEPS] + 1} | moved.state | remembered
-    verdict, checked_rows = yield from _check(recipe, source, proposal, np.isfinite(moved.loss), batch)
-    forward_rows = len(rows) + moved.forward_rows + checked_rows
-    return _decide(recipe, source, state, proposal, moved, verdict, corrected, forward_rows)
+    verdict = yield from _check(recipe, source, proposal, np.isfinite(moved.loss), batch)
+    return _decide(recipe, source, state, proposal, moved, verdict, corrected)
 
 
 def _still(sessions: int) -> Moved:
@@ -103,8 +132,8 @@ def _still(sessions: int) -> Moved:
 
 def _check(
     recipe: Recipe, source: Source, proposal: State, computed: guard.Mask, batch: Batch
-) -> Generator[Request, Reply, tuple[NDArray[np.int64], int]]:
-    """Outcome of every guard `[S]`, and the forward rows that finding it took."""
+) -> Generator[Request, Reply, NDArray[np.int64]]:
+    """Outcome of every guard `[S]`. What is checked is the quantized model that would serve the proposal."""
     limits = recipe.guards
     theta, stats = proposal[THETA], proposal[STATS]
     groups = len(theta)
@@ -113,49 +142,44 @@ def _check(
     inside |= ~sound
     healthy = sound & inside
     verdicts = [(Outcome.ROLLED_BACK_NONFINITE, sound), (Outcome.ROLLED_BACK_TRUST_REGION, inside)]
-    rows_used = 0
     if healthy.any():
-        logits = yield from _forward_at(theta, stats, batch.inputs, batch.group, healthy)
+        logits = yield from _served_at(theta, stats, batch.inputs, batch.group, healthy)
         frozen = yield from ask_outputs(Frozen(batch.inputs))
         adapted_spread = guard.spread(logits, batch.group, groups)
         frozen_spread = guard.spread(frozen.logits, batch.group, groups)
         spread_ok = adapted_spread >= limits.collapse_ratio * frozen_spread
         verdicts.append((Outcome.ROLLED_BACK_COLLAPSE, spread_ok | ~healthy))
-        rows_used = len(batch.group)
-        canary_ok, canary_rows = yield from _check_canaries(limits, source, proposal, healthy)
+        canary_ok = yield from _check_canaries(limits, source, proposal, healthy)
         verdicts.append((Outcome.ROLLED_BACK_CANARY, canary_ok))
-        rows_used += canary_rows
-    return guard.worst(verdicts, groups), rows_used
+    return guard.worst(verdicts, groups)
 
 
 def _check_canaries(
     limits: guard.Guards, source: Source, proposal: State, healthy: guard.Mask
-) -> Generator[Request, Reply, tuple[guard.Mask, int]]:
+) -> Generator[Request, Reply, guard.Mask]:
     """Whether theta still answers source samples, under source statistics, for sessions whose turn it is."""
     groups, samples = len(healthy), len(source.canary_labels)
     due = np.flatnonzero(healthy & (proposal[STEPS] % max(limits.canary_every, 1) == 0))
     passed = np.ones(groups, np.bool_)
     if limits.canary_every == 0 or samples == 0 or len(due) == 0:
-        return passed, 0
+        return passed
     owner = np.repeat(due, samples)
     inputs = np.concatenate([source.canary_inputs] * len(due))
     source_stats = np.repeat(source.stats[np.newaxis], groups, axis=0)
-    logits = yield from _forward_at(proposal[THETA], source_stats, inputs, owner, healthy)
+    logits = yield from _served_at(proposal[THETA], source_stats, inputs, owner, healthy)
     frozen = yield from ask_outputs(Frozen(source.canary_inputs))
     baseline = (frozen.logits.argmax(axis=1) == source.canary_labels).mean()
     right = (logits.argmax(axis=1) == np.tile(source.canary_labels, len(due))).reshape(len(due), samples)
     passed[due] = right.mean(axis=1) >= baseline - limits.canary_tolerance
-    return passed, len(owner)
+    return passed
 
 
-def _forward_at(
+def _served_at(
     theta: Float, stats: Float, inputs: NDArray[Any], group: Index, healthy: guard.Mask
 ) -> Generator[Request, Reply, Float]:
-    """Logits `[B, C]` at a proposal's own parameters; zeros for rows of sessions that are not healthy."""
+    """Logits `[B, C]` that a proposal would serve; zeros for rows of sessions that are not healthy."""
     asked = np.flatnonzero(healthy[group])
-    owner = group[asked]
-    rows = Rows(inputs[asked], theta[owner], stats[owner], owner, np.zeros(len(asked), np.float32))
-    outputs = yield from ask_outputs(Forward(rows))
+    outputs = yield from ask_outputs(Serve(inputs[asked], theta, stats, group[asked]))
     logits = np.zeros((len(group), outputs.logits.shape[1]), np.float32)
     logits[asked] = outputs.logits
     return logits
@@ -169,7 +193,6 @@ def _decide(
     moved: Moved,
     verdict: NDArray[np.int64],
     logits: Float,
-    forward_rows: int,
 ) -> StepResult:
     """Accept or roll back each session, count strikes, and say who goes back to the source."""
     accepted = verdict == Outcome.APPLIED
@@ -188,6 +211,5 @@ def _decide(
         loss=moved.loss,
         selected=moved.selected,
         distance=guard.distance(kept[THETA], source.theta),
-        forward_rows=forward_rows,
-        backward_rows=moved.backward_rows,
+        asked=Asked(),
     )

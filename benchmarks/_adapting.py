@@ -50,7 +50,7 @@ class Adapting:
         self.protocol = protocol
         self.bank = SessionBank(template(recipe, engine.source))
         self.rows = [self.bank.allocate()]
-        self.forward_rows = self.backward_rows = self.selected = 0
+        self.forward_rows = self.backward_rows = self.quantized_rows = self.selected = 0
         self.steps = self.rollbacks = self.restorations = 0
 
     def run(self, stream: Images) -> NDArray[np.bool_]:
@@ -117,8 +117,9 @@ class Adapting:
         self.steps += len(rows)
         self.restorations += int(result.restore.sum())
         self.rollbacks += int((result.outcome >= Outcome.ROLLED_BACK_NONFINITE).sum())
-        self.forward_rows += result.forward_rows
-        self.backward_rows += result.backward_rows
+        self.forward_rows += result.asked.forward
+        self.backward_rows += result.asked.backward
+        self.quantized_rows += result.asked.quantized
         self.selected += int(result.selected.sum())
         return result
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,13 @@ class Images:
     def take(self, index: NDArray[np.intp]) -> Images:
         """These images, in this order."""
         return Images(self.names, self.x[index], self.y[index], self.shift[index])
+
+
+def require(folder: Path) -> None:
+    """End the benchmark here, saying why, where the images are not on this machine."""
+    if not (folder / "source.npz").is_file():
+        print(f"skipped: no images at {folder}; give the folder with --data", file=sys.stderr)
+        raise SystemExit(0)
 
 
 def read(folder: Path, name: str, limit: int | None = None) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.export import BundleSpec, CalibrationData, Preprocessing, compile_model
+from benchmarks._report import ROOT
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -86,3 +87,9 @@ def compile_resnet(weights: Path, depth: int, data: Path, out: Path) -> Path:
     spec = BundleSpec(name=f"resnet{depth}-cifar10", classes=CLASSES, preprocessing=Preprocessing(mean=MEAN, std=STD))
     compile_model(load_resnet(weights, depth), CalibrationData(images, labels), spec, out)
     return out
+
+
+def compiled(weights: Path, depth: int, data: Path) -> Path:
+    """The bundle of these weights, compiled once and kept under `out/`."""
+    out = ROOT / "out" / "bundles" / f"{weights.stem}-{digest(weights, data)}"
+    return out if out.exists() else compile_resnet(weights, depth, data, out)

@@ -31,6 +31,7 @@ DATA = ROOT.parent / "shared" / "data"
 def main() -> None:
     """Run one recipe over one stream."""
     chosen = _parse()
+    streams.require(chosen.data)
     engine = OnnxEngine(read_bundle(_bundle(chosen)), OnnxOptions(adaptation_threads=chosen.threads))
     images = streams.load(chosen.data, chosen.shifts or streams.shifts(chosen.data), chosen.limit)
     order = "continual" if chosen.order == "reset" else chosen.order
@@ -62,6 +63,7 @@ def main() -> None:
         "clean_error_after": adapting.clean_error(clean_x, clean_y),
         "backward_samples": float(adapting.backward_rows),
         "forward_samples": float(adapting.forward_rows),
+        "quantized_samples": float(adapting.quantized_rows),
         "selected_samples": float(adapting.selected),
         "steps": float(adapting.steps),
         "rollbacks": float(adapting.rollbacks),
@@ -110,10 +112,9 @@ def _bundle(chosen: argparse.Namespace) -> Path:
     """The bundle to use; weights are compiled once and kept under `out/`."""
     if chosen.bundle is not None:
         return Path(chosen.bundle)
-    from benchmarks._resnet_cifar import compile_resnet, digest
+    from benchmarks._resnet_cifar import compiled
 
-    out = ROOT / "out" / "bundles" / f"{chosen.weights.stem}-{digest(chosen.weights, chosen.data)}"
-    return out if out.exists() else compile_resnet(chosen.weights, chosen.depth, chosen.data, out)
+    return compiled(chosen.weights, chosen.depth, chosen.data)
 
 
 if __name__ == "__main__":

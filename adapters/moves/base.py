@@ -56,15 +56,12 @@ class Moved:
         state: changed fields `[S, ...]`; what is not named stays.
         loss: `[S]` mean loss of the selected samples, 0 where none.
         selected: `[S]` samples that the gradient counted.
-        forward_rows, backward_rows: rows that the move asked for, beyond the first forward pass.
         answers: `[B, C]` logits that take the place of the first pass's as the step's answers, or None.
     """
 
     state: State
     loss: Float
     selected: NDArray[np.int64]
-    forward_rows: int = 0
-    backward_rows: int = 0
     answers: Float | None = None
 
 

@@ -52,4 +52,4 @@ class CrowdFiltered:
         chosen = self.selection.select(state, seen.logits, np.where(known, value.loss, np.float32(np.inf)), rows.group)
         weight = np.where(known, chosen.weight, 0).astype(np.float32)
         moved = yield from self.following.descend(source, state, seen, value, weight)
-        return replace(moved, state=moved.state | chosen.state, forward_rows=len(rows))
+        return replace(moved, state=moved.state | chosen.state)

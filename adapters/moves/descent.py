@@ -63,4 +63,4 @@ class Descent:
             gradient = gradient + self.pull.gradient(state[THETA], source.theta, source.fisher)
         theta, memory = self.optimiser.next(state, state[THETA], gradient)
         moved = only_where(selected > 0, {THETA: theta} | memory, state)
-        return Moved(moved | chosen.state, loss, selected, backward_rows=len(rows))
+        return Moved(moved | chosen.state, loss, selected)

@@ -69,14 +69,14 @@ class DiverseAndCertain:
         loss[keep] += share[keep] * pair.loss
         cotangent = value.cotangent.copy()
         cotangent[keep] += pair.second
-        gradient, rows = yield from self._gradient(
+        gradient = yield from self._gradient(
             seen, keep, views, share[:, np.newaxis] * cotangent, share[keep, np.newaxis] * pair.first
         )
         theta, memory = self.optimiser.next(state, state[THETA], gradient)
         moved = {THETA: self.averaging.apply(theta, source.theta)} | memory
         selected = group_count(group[keep], sessions)
         state = only_where(selected > 0, moved, state) | {MEAN: mean}
-        return Moved(state, group_sum(loss, group, sessions), selected, len(views), rows)
+        return Moved(state, group_sum(loss, group, sessions), selected)
 
     def _weigh(self, state: State, seen: Seen) -> tuple[Float, Float]:
         """Weights `[B]`, zero below the mean diversity, and the new running mean `[S, C]` of predictions."""
@@ -100,14 +100,14 @@ class DiverseAndCertain:
 
     def _gradient(
         self, seen: Seen, keep: Index, views: Rows, at_rows: Float, at_views: Float
-    ) -> Generator[Request, Reply, tuple[Float, int]]:
-        """Gradient `[S, P]` of both terms in one request, and its rows; views are groups of their own."""
+    ) -> Generator[Request, Reply, Float]:
+        """Gradient `[S, P]` of both terms in one request; views are groups of their own."""
         sessions = seen.sessions
         rows, cotangent = (seen.rows, at_rows) if self.through_statistics else (seen.still().take(keep), at_rows[keep])
         both = _joined(rows, replace(views, group=views.group + sessions))
         reply = yield from ask_gradients(Gradient(both, np.concatenate([cotangent, at_views]).astype(np.float32)))
         total: Float = group_sum(reply.grad_theta, both.group % sessions, sessions)
-        return total, len(both)
+        return total
 
 
 def _joined(one: Rows, other: Rows) -> Rows:

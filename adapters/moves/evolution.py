@@ -68,9 +68,8 @@ class Evolving:
                 np.where(better[:, np.newaxis], theta, best[1]),
                 np.where(better[rows.group, np.newaxis], outputs.logits, best[2]),
             )
-        asked = len(rows) * self.strategy.population
         moved = {THETA: best[1]} | self.strategy.tell(state, points, fitness)
-        return Moved(moved, best[0], group_count(rows.group, sessions), asked, answers=best[2])
+        return Moved(moved, best[0], group_count(rows.group, sessions), answers=best[2])
 
     def _basis(self, parameters: int) -> Float:
         """The directions `[k, P]`, the same for every session and step."""

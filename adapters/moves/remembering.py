@@ -82,7 +82,7 @@ class Remembering:
             STUDENT_STATS: self._moved(state[STUDENT_STATS], student, owner),
         }
         loss = group_sum(share * value.loss, owner, sessions)
-        return Moved(fields | memory | moments, loss, count, 2 * len(owner), len(owner))
+        return Moved(fields | memory | moments, loss, count)
 
     def _rows(self, inputs: NDArray[Any], theta: Float, stats: Float, owner: Index) -> Rows:
         alpha = np.full(len(owner), self.statistics.momentum, np.float32)

@@ -69,9 +69,7 @@ class SharpnessAware:
         loss = group_sum(share * value.loss, rows.group, sessions)
         theta, memory = self.optimiser.next(state, state[THETA], gradient)
         moved = only_where(kept > 0, {THETA: theta} | memory, state)
-        return Moved(
-            moved | self._watch(state, loss, kept > 0), loss, kept, forward_rows=len(rows), backward_rows=2 * len(rows)
-        )
+        return Moved(moved | self._watch(state, loss, kept > 0), loss, kept)
 
     def _gradient(self, rows: Rows, cotangent: Float, share: Float, sessions: int) -> Generator[Request, Reply, Float]:
         """Per-session gradient `[S, P]` of the weighted loss, through the batch statistics."""

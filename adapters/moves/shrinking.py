@@ -75,13 +75,10 @@ class Shrinking:
         share = np.array(self.blends, np.float32)[evidence[CHOICE]][:, np.newaxis]
         stats = (source.stats + share * (followed[DOMAIN] - source.stats)).astype(np.float32)
         moved = yield from self.descent.propose(source, state, seen)
-        tried = len(self.blends) * len(seen.rows)
         return Moved(
             moved.state | followed | evidence | {STATS: stats},
             moved.loss,
             moved.selected,
-            forward_rows=tried,
-            backward_rows=moved.backward_rows,
             answers=logits,
         )
 

@@ -60,8 +60,7 @@ class StructureAware:
             fall = yield from self._fall(source, state, seen, sure)
             trusted = np.exp(self.reference - value.loss[sure]) + np.exp(fall)
             weight[sure] = np.where(fall > self.drop, trusted, 0)
-        moved = yield from self.following.descend(source, state, seen, value, weight)
-        return replace(moved, forward_rows=moved.forward_rows + len(sure))
+        return (yield from self.following.descend(source, state, seen, value, weight))
 
     def _fall(
         self, source: Source, state: State, seen: Seen, sure: np.ndarray[tuple[int], np.dtype[np.intp]]

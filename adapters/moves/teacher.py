@@ -59,7 +59,7 @@ class TaughtStudent:
     def propose(self, source: Source, state: State, seen: Seen) -> Generator[Request, Reply, Moved]:
         """Ask the anchor, teach, step the student, let the teacher follow, put some of the student back."""
         rows, group, sessions = seen.rows, seen.rows.group, seen.sessions
-        target, asked = yield from self._target(source, state, seen)
+        target = yield from self._target(source, state, seen)
         learning = replace(rows, theta=state[STUDENT][group])
         outputs = yield from ask_outputs(Forward(learning))
         value = cross_entropy(outputs.logits, softmax(target))
@@ -77,20 +77,18 @@ class TaughtStudent:
             {THETA: theta, STUDENT: back} | memory,
             group_sum(share * value.loss, group, sessions),
             count,
-            forward_rows=asked + len(rows),
-            backward_rows=len(rows),
             answers=target,
         )
 
-    def _target(self, source: Source, state: State, seen: Seen) -> Generator[Request, Reply, tuple[Float, int]]:
-        """The teacher's logits `[B, C]`, averaged over views where the anchor is unsure, and the rows asked for."""
+    def _target(self, source: Source, state: State, seen: Seen) -> Generator[Request, Reply, Float]:
+        """The teacher's logits `[B, C]`, averaged over views where the anchor is unsure."""
         rows, sessions = seen.rows, seen.sessions
         outputs = yield from ask_outputs(Forward(replace(rows, theta=np.broadcast_to(source.theta, rows.theta.shape))))
         sure = group_mean(softmax(outputs.logits).max(axis=1), rows.group, sessions) >= self.confidence
         unsure = np.flatnonzero(~sure[rows.group])
         target = seen.logits
         if len(unsure) == 0 or self.views == 0:
-            return target, len(rows)
+            return target
         asked, space = rows.take(unsure), Space.of(source.canary_inputs)
         place = rank(rows.group)[unsure]
         total = np.zeros((len(unsure), target.shape[1]), np.float32)
@@ -100,4 +98,4 @@ class TaughtStudent:
             total += outputs.logits
         target = target.copy()
         target[unsure] = total / np.float32(self.views)
-        return target, len(rows) + self.views * len(unsure)
+        return target

@@ -58,8 +58,6 @@ class AgreeingViews:
             {},
             group_mean(entropy(outputs.logits), group, seen.sessions),
             group_count(group, seen.sessions),
-            forward_rows=size * (self.views + 1),
-            backward_rows=size * self.views,
             answers=outputs.logits,
         )
 

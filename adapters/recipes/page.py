@@ -53,7 +53,7 @@ CARDS: dict[str, Card] = {
     "zoa": Card("Deng et al. 2025; Spall 1992", 2, 0),
     "supervised": Card("cross-entropy on feedback", 1, 1, True),
     "tempo": Card("after TEMPO, arXiv 2604.19295", 1, 1, True),
-    "auto": Card("`adapters/moves/shrinking.py`", 7, 1, True),
+    "auto": Card("`adapters/moves/shrinking.py`", 1, 1),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from acclimate.adapters.manifest import Cost
+from acclimate.adapters.step import Asked
 
 # How fast the estimate follows this machine: a tenth of each new measurement.
 FOLLOW = 0.1
@@ -31,10 +32,10 @@ def float_forward_ms(cost: Cost) -> float:
 
 
 def calibrated(cost: Cost) -> StepCost:
-    """A step asks for two float forwards and one gradient per sample, and one pass of the quantized model."""
-    return StepCost(2 * float_forward_ms(cost) + cost.vjp_ms + cost.forward_ms)
+    """A step asks for a float forward and a gradient per sample, and for two passes of the quantized model."""
+    return StepCost(float_forward_ms(cost) + cost.vjp_ms + 2 * cost.forward_ms)
 
 
-def charged(cost: Cost, forward_rows: int, backward_rows: int) -> float:
-    """What a step with these rows costs by calibration alone: the same on every machine and every run."""
-    return float_forward_ms(cost) * forward_rows + cost.vjp_ms * backward_rows
+def charged(cost: Cost, asked: Asked) -> float:
+    """What these rows cost by calibration alone, in milliseconds: the same on every machine and every run."""
+    return float_forward_ms(cost) * asked.forward + cost.vjp_ms * asked.backward + cost.forward_ms * asked.quantized

@@ -23,7 +23,7 @@ from acclimate.adapters import budget
 from acclimate.adapters.bank import State
 from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.step import Batch, StepResult, adaptation_step
+from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.scheduler import costs
@@ -204,7 +204,7 @@ class Learner:
                     restored=restored,
                     samples=rows,
                     selected=int(result.selected[i]),
-                    forward_rows=result.forward_rows / len(sessions),
+                    forward_rows=(result.asked.forward + result.asked.quantized) / len(sessions),
                     ms=share,
                 )
             )
@@ -216,7 +216,7 @@ class Learner:
         """Milliseconds that each session of the step pays."""
         result, cost = computed.result, cohort.engine.manifest.cost
         if self._limits.sample_period is not None:
-            return costs.charged(cost, result.forward_rows, result.backward_rows) / sessions
+            return costs.charged(cost, result.asked) / sessions
         self._costs[cohort.key[:2]] = self._cost(cohort).observed(sessions * rows, computed.ms)
         if self._process is not None:
             self._process |= budget.charge(self._process, np.array([computed.ms]), self._clock.monotonic())
@@ -256,7 +256,8 @@ def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -
 
 def _only(state: State, batch: Batch, session: int) -> tuple[State, Batch]:
     keep = np.flatnonzero(batch.group == session)
-    return _one(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp))
+    labels = None if batch.labels is None else batch.labels[keep]
+    return _one(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp), labels)
 
 
 def _one(state: State, session: int) -> State:
@@ -275,8 +276,11 @@ def _merge(results: list[StepResult]) -> StepResult:
         loss=join(lambda r: r.loss),
         selected=join(lambda r: r.selected),
         distance=join(lambda r: r.distance),
-        forward_rows=sum(r.forward_rows for r in results),
-        backward_rows=sum(r.backward_rows for r in results),
+        asked=Asked(
+            sum(r.asked.forward for r in results),
+            sum(r.asked.backward for r in results),
+            sum(r.asked.quantized for r in results),
+        ),
     )
 
 

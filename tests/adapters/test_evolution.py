@@ -58,7 +58,7 @@ def test_foa_serves_the_best_candidate_and_never_a_worse_one() -> None:
         result = step(chosen, state, inputs, group, ENGINE, asked=asked)
         state = result.state
         losses.append(result.loss)
-    assert result.backward_rows == 0
+    assert result.asked.backward == 0
     assert rows_of(asked, Gradient) == []
     # The same batch again and again, normalised with itself: the best so far can only be beaten.
     assert (np.diff(losses, axis=0) <= 1e-5).all()

@@ -91,7 +91,7 @@ def test_supervised_follows_torch_and_ignores_rows_without_a_label() -> None:
         labels = np.where(np.arange(ROWS) % 3 == 0, (np.arange(ROWS) + turn) % 5, -1)
         result = step(chosen, state, inputs, ZEROS, ENGINE, labels=labels)
         state, x, known = result.state, tensor(inputs), labels >= 0
-        assert result.selected[0] == result.backward_rows == known.sum()
+        assert result.selected[0] == result.asked.backward == known.sum()
         plain.follow(x)
         loss = torch.nn.functional.cross_entropy(plain.logits(x)[known], torch.tensor(labels[known]))
         np.testing.assert_allclose(result.loss[0], loss.detach(), rtol=1e-4)
@@ -125,7 +125,7 @@ def test_zoa_follows_its_formula() -> None:
         return logits
 
     _, result = against("zoa", plain, plain_step, {"prior": PRIOR})
-    assert result.backward_rows == 0
+    assert result.asked.backward == 0
 
 
 def test_one_perturbation_is_the_gradient_on_average() -> None:

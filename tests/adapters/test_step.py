@@ -10,7 +10,7 @@ from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.recipes import RECIPES, build, parameters, values
-from acclimate.adapters.requests import Forward, Frozen, Gradient, Gradients, Outputs
+from acclimate.adapters.requests import Frozen, Gradient, Gradients, Outputs, Serve
 from acclimate.runtime.engines.reference import reference_engine
 from tests.adapters.stepping import fresh, recipe, rows_of, step, stream
 
@@ -76,14 +76,14 @@ def test_norm_moves_the_statistics_by_the_prior_count_and_nothing_else() -> None
     batch = np.concatenate([inputs.mean(axis=0), inputs.var(axis=0)])
     np.testing.assert_allclose(result.state[STATS][0], 0.75 * state[STATS][0] + 0.25 * batch, rtol=1e-5)
     np.testing.assert_array_equal(result.state[THETA], state[THETA])
-    assert result.backward_rows == 0
+    assert result.asked.backward == 0
 
 
 def test_eata_asks_for_gradients_of_the_selected_rows_only() -> None:
     chosen, asked = recipe("eata", ENGINE, epsilon=1.0), []
     result = step(chosen, fresh(chosen, ENGINE, 2), stream(5, 32), TWO, asked=asked)
     assert 0 < result.selected.sum() < 32
-    assert rows_of(asked, Gradient) == [result.selected.sum()] == [result.backward_rows]
+    assert rows_of(asked, Gradient) == [result.selected.sum()] == [result.asked.backward]
 
 
 def test_tent_takes_every_row_through_the_batch_statistics() -> None:
@@ -135,10 +135,10 @@ def test_theta_may_not_leave_the_trust_region() -> None:
 
 
 def collapsed(request, reply):
-    """The proposal's own forward pass (alpha 0) answers class 0 to everything of session 0."""
-    if isinstance(request, Forward) and not request.rows.alpha.any():
+    """What would be served answers class 0 to everything of session 0."""
+    if isinstance(request, Serve):
         logits = reply.logits.copy()
-        logits[request.rows.group == 0] = [9, 0, 0, 0]
+        logits[request.group == 0] = [9, 0, 0, 0]
         return Outputs(logits, reply.batch_stats)
     return reply
 
@@ -154,7 +154,7 @@ def test_a_proposal_that_collapses_onto_one_class_is_rolled_back(name: str) -> N
 
 def test_a_proposal_that_forgets_the_canaries_is_rolled_back() -> None:
     def forgets(request, reply):
-        if isinstance(request, Forward) and len(request.rows) == len(ENGINE.source.canary_labels):
+        if isinstance(request, Serve) and len(request.inputs) == len(ENGINE.source.canary_labels):
             return Outputs(-reply.logits, reply.batch_stats)
         return reply
 

@@ -203,4 +203,4 @@ def test_memo_answers_each_sample_at_its_own_parameters_and_forgets_them() -> No
 
     state, result = against("memo", plain, plain_step, {"lr": 0.05, "prior": PRIOR, "views": 4}, steps=3)
     np.testing.assert_array_equal(state[THETA][0], ENGINE.source.theta)
-    assert result.backward_rows == 4 * ROWS
+    assert result.asked.backward == 4 * ROWS
