@@ -72,7 +72,7 @@ class Folding:
             weight_scale=np.asarray(arrays["weight_scale"], np.float32),
             input_scale=np.asarray(arrays["input_scale"], np.float32),
             offset=np.asarray(arrays["offset"], np.float32),
-            epsilon=np.repeat([site.epsilon for site in sites], [site.channels for site in sites]),
+            epsilon=np.concatenate([np.empty(0), *(np.full(site.channels, site.epsilon) for site in sites)]),
             gamma=_columns(parameters, [site.scale for site in sites]),
             beta=_columns(parameters, [site.shift for site in sites]),
             mean=_columns(statistics, [site.mean for site in sites]),
@@ -108,4 +108,5 @@ def fold(folding: Folding, theta: Float, stats: Float) -> tuple[Float, NDArray[n
 
 def _columns(layout: Layout, names: Sequence[str]) -> NDArray[np.intp]:
     spans = {entry.name: entry.span for entry in layout.slices}
-    return np.concatenate([np.arange(spans[name].start, spans[name].stop) for name in names])
+    columns = [np.arange(spans[name].start, spans[name].stop) for name in names]
+    return np.concatenate([np.empty(0, np.intp), *columns])

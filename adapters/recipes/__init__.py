@@ -69,6 +69,13 @@ RECIPES: dict[str, type[Any]] = {
     "tempo": TempoRecipe,
 }
 
+# Recipes that a daemon cannot serve yet, and why; benchmarks and `adaptation_step` run them.
+OFFLINE: dict[str, str] = {
+    "memo": "it answers with parameters that are adapted to one sample and then thrown away",
+    "supervised": "it learns from labels, which feedback does not bring to a session's step yet",
+    "tempo": "without the labels that feedback does not bring to a step yet, it is eata",
+}
+
 # Bounds hold for every recipe that has a parameter of this name: (lowest, highest).
 BOUNDS: dict[str, tuple[float, float]] = {
     "batch_rows": (2, 1024),
@@ -148,4 +155,4 @@ def values(name: str, overrides: Mapping[str, float]) -> dict[str, float]:
     return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}  # type: ignore[arg-type]
 
 
-__all__ = ["BOUNDS", "RECIPES", "Recipe", "RecipeParameters", "build", "parameters", "template", "values"]
+__all__ = ["BOUNDS", "OFFLINE", "RECIPES", "Recipe", "RecipeParameters", "build", "parameters", "template", "values"]

@@ -231,6 +231,8 @@ class Predictor:
         for ticket, version in zip(batch, versions, strict=True):
             part = logits[start : start + len(ticket.inputs)]
             start += len(ticket.inputs)
+            if ticket.session is not None:
+                part = ticket.session.corrected(part)
             answers.append(Answer(part, version, started - ticket.arrived, computed, len(inputs)))
             self._answered(ticket, answers[-1])
         if self._before_reply is not None:

@@ -41,6 +41,12 @@ def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], batch_r
         effective = recipe_table.values(recipe, default | dict(parameters))
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=recipe) from error
+    if recipe in recipe_table.OFFLINE:
+        raise InvalidArgument(
+            "RECIPE_INVALID",
+            f"recipe {recipe!r} cannot be served: {recipe_table.OFFLINE[recipe]}; GetServerInfo lists those that can",
+            recipe=recipe,
+        )
     return model, recipe, tuple(sorted(effective.items()))
 
 

@@ -9,6 +9,8 @@ import numpy as np
 
 from acclimate.adapters import budget
 from acclimate.adapters.accuracy import Telemetry
+from acclimate.adapters.layout import Float
+from acclimate.adapters.outputs import AsIs
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
@@ -71,6 +73,14 @@ class Session:
         """Whether enough samples are gathered for a step that is not under way already."""
         rows = self.cohort.recipe.batch_rows
         return 0 < rows <= len(self.buffer) and not self.stepping
+
+    def corrected(self, logits: Float) -> Float:
+        """Answers `[B, C]` as the recipe's output stage leaves them; what it remembers, only steps change."""
+        cohort = self.cohort
+        if cohort.recipe.outputs == AsIs() or self.state is SessionState.CLOSED:
+            return logits
+        group = np.zeros(len(logits), np.intp)
+        return cohort.recipe.outputs.apply(cohort.engine.source, cohort.bank.gather([self.row]), logits, group)[0]
 
     def commit(self, folded: Folded, theta_distance: float) -> None:
         """Serve with new parameters, `theta_distance` away from the source's, from now on."""

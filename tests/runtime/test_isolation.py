@@ -31,7 +31,7 @@ MIXED = {
     "tent": Opening("tent", {"batch_rows": 4, "lr": 0.01}),
     "eata": Opening("eata", {"batch_rows": 4, "margin_ratio": 1.0, "epsilon": 1.0}),
     "mate": Opening("eata", {"batch_rows": 4, "margin_ratio": 1.0, "epsilon": 1.0}),
-    "poor": Opening("tent", {"batch_rows": 4, "lr": 0.01}, Budget(0.1, 0.6)),
+    "poor": Opening("tent", {"batch_rows": 4, "lr": 0.01}, Budget(0.1, 2.0)),
 }
 DIGITS = {
     "norm": Opening("norm", {"batch_rows": 8}),
