@@ -38,15 +38,17 @@ def share(answers: Sequence[bool]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CameraSummary:
-    """One camera's figures over the whole stream; `drifted_*` over the frames whose severity was above zero."""
+    """One camera's figures over the whole stream; `drifted_*` over the frames whose severity was above zero, None
+    where there were none.
+    """
 
     camera: str
     corruption: str
     frames: int
     frozen_accuracy: float
     adapted_accuracy: float
-    drifted_frozen_accuracy: float
-    drifted_adapted_accuracy: float
+    drifted_frozen_accuracy: float | None
+    drifted_adapted_accuracy: float | None
     estimated_accuracy: float
     updates: int
     rollbacks: int
@@ -109,11 +111,11 @@ def of_camera(record: Record) -> CameraSummary:
     )
 
 
-def _drifted(records: Sequence[Record], which: str) -> float:
+def _drifted(records: Sequence[Record], which: str) -> float | None:
     answers = [
         right
         for record in records
         for right, severity in zip(getattr(record, which), record.severity, strict=True)
         if severity > 0
     ]
-    return share(answers)
+    return share(answers) if answers else None

@@ -58,12 +58,16 @@ def summary_table(result: dict[str, Any]) -> Table:
             f"{camera['camera']} [dim]({camera['corruption']})[/dim]",
             f"{camera['frozen_accuracy']:.1%}",
             f"{camera['adapted_accuracy']:.1%}",
-            f"{camera['drifted_frozen_accuracy']:.1%}",
-            f"{camera['drifted_adapted_accuracy']:.1%}",
+            _percent(camera["drifted_frozen_accuracy"]),
+            _percent(camera["drifted_adapted_accuracy"]),
             f"{camera['updates']}",
             f"{camera['rollbacks']}",
         )
     return table
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
 
 
 def sentences(result: dict[str, Any]) -> list[str]:
