@@ -38,8 +38,9 @@ def share(answers: Sequence[bool]) -> float:
 
 @dataclass(frozen=True, slots=True)
 class CameraSummary:
-    """One camera's figures over the whole stream; `drifted_*` over the frames whose severity was above zero, None
-    where there were none.
+    """One camera's figures over the whole stream.
+
+    `drifted_*` are over the frames whose severity was above zero, None where there were none.
     """
 
     camera: str
