@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -28,11 +29,20 @@ from acclimate.adapters.step import Asking, StepResult
 from acclimate.runtime.engines.base import Engine
 
 Pause = Callable[[], None]
+R = TypeVar("R", Outputs, Gradients)
+
+
+# Rows normalised with their batch are kept together by session; this many times the slice of independent rows.
+WHOLE_SESSIONS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Slicing:
-    """At most `rows` per engine call where rows are independent, and `pause` called before each call."""
+    """How requests are cut: `pause` is called before each engine call.
+
+    Rows that do not depend on the batch go `rows` at a time. Rows that do go by whole sessions, as many as fit into
+    four times that, and one session at least: what a call keeps in memory does not grow with the step.
+    """
 
     rows: int
     pause: Pause
@@ -58,16 +68,16 @@ def answer(request: Request, engine: Engine, slicing: Slicing) -> Reply:
         case Serve():
             return Outputs(_served(request, engine, slicing), np.zeros((len(request.inputs), 0), np.float32))
         case Forward(rows):
-            outputs = [engine.forward(Forward(rows.take(part))) for part in _independent(rows, slicing)]
+            order, outputs = _each(rows, slicing, lambda part: engine.forward(Forward(rows.take(part))))
             return Outputs(
-                np.concatenate([part.logits for part in outputs]),
-                np.concatenate([part.batch_stats for part in outputs]),
+                np.concatenate([part.logits for part in outputs])[order],
+                np.concatenate([part.batch_stats for part in outputs])[order],
             )
         case Gradient(rows, cotangent):
-            gradients = [engine.vjp(Gradient(rows.take(part), cotangent[part])) for part in _independent(rows, slicing)]
+            order, gradients = _each(rows, slicing, lambda part: engine.vjp(Gradient(rows.take(part), cotangent[part])))
             return Gradients(
-                np.concatenate([part.grad_theta for part in gradients]),
-                np.concatenate([part.logits for part in gradients]),
+                np.concatenate([part.grad_theta for part in gradients])[order],
+                np.concatenate([part.logits for part in gradients])[order],
             )
 
 
@@ -82,8 +92,26 @@ def _served(request: Serve, engine: Engine, slicing: Slicing) -> Float:
     return logits
 
 
-def _independent(rows: Rows, slicing: Slicing) -> Iterator[Index]:
-    return _slices(len(rows), len(rows) if rows.alpha.any() else slicing.rows, slicing.pause)
+def _each(rows: Rows, slicing: Slicing, call: Callable[[Index], R]) -> tuple[Index, list[R]]:
+    """The replies for each part of the rows, and the order that puts their rows back where they belong."""
+    parts, replies = [], []
+    cut = _by_session(rows.group, slicing) if rows.alpha.any() else _slices(len(rows), slicing.rows, slicing.pause)
+    for part in cut:
+        parts.append(part)
+        replies.append(call(part))
+    return np.argsort(np.concatenate(parts)), replies
+
+
+def _by_session(group: Index, slicing: Slicing) -> Iterator[Index]:
+    """Positions of whole sessions, as many together as the slicing allows."""
+    order = np.argsort(group, kind="stable")
+    ends = [*np.flatnonzero(np.diff(group[order])) + 1, len(group)]
+    start = 0
+    for end, following in zip(ends, [*ends[1:], None], strict=True):
+        if following is None or following - start > WHOLE_SESSIONS * slicing.rows:
+            slicing.pause()
+            yield order[start:end]
+            start = end
 
 
 def _slices(rows: int, size: int, pause: Pause) -> Iterator[Index]:
