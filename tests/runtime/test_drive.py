@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import chain
+from typing import Any
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,15 +47,16 @@ class Recording:
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 6), st.sampled_from([0.0, 0.5]))
 def test_a_cut_request_is_answered_like_a_whole_one(group: list[int], size: int, alpha: float) -> None:
     rows, recording = rows_of(group, alpha), Recording(ENGINE)
-    whole, cut = answer(Forward(rows), ENGINE, WHOLE), answer(Forward(rows), recording, Slicing(size, lambda: None))
+    whole: Any = answer(Forward(rows), ENGINE, WHOLE)
+    cut: Any = answer(Forward(rows), recording, Slicing(size, lambda: None))
     np.testing.assert_allclose(cut.logits, whole.logits, rtol=1e-5, atol=1e-6)
     if alpha > 0:
         np.testing.assert_allclose(cut.batch_stats, whole.batch_stats, rtol=1e-5, atol=1e-6)
     cotangent = np.random.default_rng(1).normal(size=(len(group), 4)).astype(np.float32)
-    one = answer(Gradient(rows, cotangent), ENGINE, WHOLE)
-    other = answer(Gradient(rows, cotangent), recording, Slicing(size, lambda: None))
+    one: Any = answer(Gradient(rows, cotangent), ENGINE, WHOLE)
+    other: Any = answer(Gradient(rows, cotangent), recording, Slicing(size, lambda: None))
     np.testing.assert_allclose(other.grad_theta, one.grad_theta, rtol=1e-5, atol=1e-6)
-    assert sorted(sum(recording.calls, [])) == sorted(group + group)
+    assert sorted(chain.from_iterable(recording.calls)) == sorted(group + group)
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 6))
