@@ -22,7 +22,14 @@ from acclimate.adapters.source import Source
 
 @dataclass(frozen=True)
 class Following:
-    """How theta follows a weighted loss; the parts mean what they mean in `Descent`."""
+    """How theta follows a weighted loss.
+
+    Attributes:
+        optimiser: how theta follows the gradient.
+        pull: regularisation toward the source, or None.
+        through_statistics: whether gradients flow through the batch statistics; then every row takes part in the
+            backward pass, selected or not, as in the authors' code. Otherwise only the selected rows do.
+    """
 
     optimiser: Optimiser
     pull: FisherPull | None = None

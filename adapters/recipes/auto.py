@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.moves import Descent
+from acclimate.adapters.moves import Descent, Following
 from acclimate.adapters.moves.shrinking import Shrinking
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
@@ -35,12 +35,11 @@ class AutoRecipe:
 
     def build(self, source: Source, guards: Guards) -> Recipe:
         """The first pass normalises with the batch alone: deeper statistics must not depend on the blend."""
+        lr = self.lr * min(1.0, self.batch_rows / REFERENCE_ROWS)
         descent = Descent(
             entropy_loss,
-            Adam(self.lr * min(1.0, self.batch_rows / REFERENCE_ROWS)),
+            Following(Adam(lr), FisherPull(self.beta), through_statistics=True),
             ReliableAndNew(self.margin_ratio * math.log(source.classes), self.epsilon),
-            FisherPull(self.beta),
-            through_statistics=True,
         )
         return Recipe(
             name="auto",

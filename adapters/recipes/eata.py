@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.moves import Descent
+from acclimate.adapters.moves import Descent, Following
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
 from acclimate.adapters.recipes.base import Recipe
@@ -44,10 +44,8 @@ class EataRecipe:
             statistics=Blend(self.prior),
             move=Descent(
                 entropy_loss,
-                Adam(self.lr),
+                Following(Adam(self.lr), FisherPull(self.beta), self.through_statistics),
                 ReliableAndNew(self.margin_ratio * math.log(source.classes), self.epsilon),
-                FisherPull(self.beta),
-                self.through_statistics,
             ),
             guards=guards,
         )

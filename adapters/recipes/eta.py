@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.moves import Descent
+from acclimate.adapters.moves import Descent, Following
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
 from acclimate.adapters.recipes.base import Recipe
@@ -33,6 +33,6 @@ class EtaRecipe:
             name="eta",
             batch_rows=self.batch_rows,
             statistics=Blend(self.prior),
-            move=Descent(entropy_loss, Adam(self.lr), selection, through_statistics=self.through_statistics),
+            move=Descent(entropy_loss, Following(Adam(self.lr), None, self.through_statistics), selection),
             guards=guards,
         )

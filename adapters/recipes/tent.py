@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
-from acclimate.adapters.moves import Descent
+from acclimate.adapters.moves import Descent, Following
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
 from acclimate.adapters.recipes.base import Recipe
@@ -31,6 +31,6 @@ class TentRecipe:
             name="tent",
             batch_rows=self.batch_rows,
             statistics=Blend(self.prior),
-            move=Descent(entropy_loss, Adam(self.lr), through_statistics=True),
+            move=Descent(entropy_loss, Following(Adam(self.lr), through_statistics=True)),
             guards=guards,
         )

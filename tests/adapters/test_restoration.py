@@ -4,7 +4,7 @@ import numpy as np
 
 from acclimate.adapters.drift import PageHinkley
 from acclimate.adapters.fields import STATS, STEPS, THETA
-from acclimate.adapters.moves import Descent, Restoring, Watching
+from acclimate.adapters.moves import Descent, Following, Restoring, Watching
 from acclimate.adapters.moves.watching import CHANGED
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
@@ -35,7 +35,7 @@ ONE = np.zeros(24, np.intp)
 
 
 def descent(lr: float = 1e-2) -> Descent:
-    return Descent(entropy_loss, Adam(lr))
+    return Descent(entropy_loss, Following(Adam(lr)))
 
 
 def composed(move, **parts) -> Recipe:
