@@ -10,7 +10,7 @@ from acclimate.adapters.manifest import FORWARD_FILE, FROZEN_FILE, VJP_FILE
 from acclimate.export.activations import ActivationPlan, planned_scales
 from acclimate.export.backward.vjp import observe_graph, vjp_graph
 from acclimate.export.graph import Array, Graph
-from acclimate.export.integer import fold_arrays, forward_graph, frozen_graph
+from acclimate.export.integer import fold_arrays, folded, forward_graph, frozen_graph
 from acclimate.export.onnx_format import to_onnx
 from acclimate.export.passes.sites import Adaptable, at_source
 from acclimate.export.ranges import Range, measured_ranges
@@ -38,7 +38,7 @@ class Quantized:
         """Activation scales for a headroom, and how sites fold under them."""
         model, plan = self.model, planned_scales(self.model.graph, self.ranges, headroom)
         arrays = fold_arrays(model, self.weights, plan)
-        return plan, Folding.of(model.sites, model.parameters, model.statistics, arrays)
+        return plan, Folding.of(folded(model), model.parameters, model.statistics, arrays)
 
     def frozen(self, headroom: float) -> Graph:
         """`frozen.onnx` alone."""
@@ -61,7 +61,7 @@ class BundleGraphs:
         """Derive them all.
 
         Raises:
-            UnsupportedModel: an operator has no backward rule, or a site follows no convolution of its own.
+            UnsupportedModel: an operator has no backward rule.
         """
         model, weights = quantized.model, quantized.weights
         plan, folding = quantized.plan(headroom)

@@ -15,7 +15,10 @@ LEAST = 16
 
 @dataclass(frozen=True)
 class CalibrationData:
-    """Source samples `[N, C, H, W]` uint8 as clients would send them, with labels `[N]` or None."""
+    """Source samples as clients would send them, with labels `[N]` or None.
+
+    Images are `[N, C, H, W]` uint8; texts are token ids `[N, length]` int64, padded to the one length that is served.
+    """
 
     inputs: Array
     labels: NDArray[np.int64] | None = None
@@ -28,9 +31,10 @@ def checked(data: CalibrationData, classes: int) -> CalibrationData:
         CalibrationError: wrong dtype or rank, too few samples, labels that do not fit.
     """
     inputs, labels = data.inputs, data.labels
-    if inputs.dtype != np.uint8 or inputs.ndim != 4:
+    if (inputs.dtype.name, inputs.ndim) not in (("uint8", 4), ("int64", 2)):
         raise CalibrationError(
-            f"calibration: inputs are {inputs.dtype} {list(inputs.shape)}; give raw uint8 images [N, C, H, W]"
+            f"calibration: inputs are {inputs.dtype} {list(inputs.shape)}; "
+            "give raw uint8 images [N, C, H, W] or int64 token ids [N, length]"
         )
     if len(inputs) < LEAST:
         raise CalibrationError(f"calibration: {len(inputs)} samples; give at least {LEAST}, better 500")

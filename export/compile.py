@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def compile_model(
     """Compile `model` and write the bundle at `out`, or write nothing.
 
     Args:
-        model: maps float32 `[B, C, H, W]` (already preprocessed) to logits `[B, classes]`.
+        model: maps float32 `[B, C, H, W]` (already preprocessed), or token ids `[B, length]`, to logits `[B, classes]`.
         data: source samples; 500 to 2,000 are enough.
         spec: names and choices.
         out: the bundle's folder; an older bundle there is replaced at the end, in one rename.
@@ -54,31 +55,60 @@ def compile_model(
     refuse_other_content(out)
     data = checked(data, len(spec.classes))
     _refuse_non_finite(model)
+    origin = Origin(
+        kind="torch",
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        adaptable=lambda: _traced(model, data, spec),
+        parity=lambda quantized, graphs: _parity(model, data, spec, quantized, graphs),
+    )
+    return compile_origin(origin, data, spec, out, notify)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model comes from, and how the graphs made of it are checked against the original.
+
+    Attributes:
+        kind: `torch` or `onnx`, for the manifest.
+        parameters: weights of the original, adaptable or not.
+        adaptable: translates the original.
+        parity: compares finished graphs with the original.
+    """
+
+    kind: str
+    parameters: int
+    adaptable: Callable[[], Adaptable]
+    parity: Callable[[Quantized, BundleGraphs], Parity]
+
+
+def compile_origin(
+    origin: Origin, data: CalibrationData, spec: BundleSpec, out: Path, notify: Notify | None = None
+) -> Report:
+    """What `compile_model` does, for a model of any origin; `data` is `checked` already."""
     with nullcontext(notify) if notify is not None else stages(sys.stderr) as show:
-        return _compiled(model, data, spec, out, show)
+        return _compiled(origin, data, spec, out, show)
 
 
-def _compiled(model: nn.Module, data: CalibrationData, spec: BundleSpec, out: Path, notify: Notify) -> Report:
+def _compiled(origin: Origin, data: CalibrationData, spec: BundleSpec, out: Path, notify: Notify) -> Report:
     start = time.perf_counter()
     notify("tracing the model")
-    adaptable = _traced(model, data, spec)
+    adaptable = origin.adaptable()
     notify("quantizing weights and activations")
     quantized = Quantized.of(adaptable, data.inputs)
     graphs = BundleGraphs.of(quantized, spec.headroom)
-    notify("checking against torch")
-    parity = _parity(model, data, spec, quantized, graphs)
+    notify(f"checking against {origin.kind}")
+    parity = origin.parity(quantized, graphs)
     enforce(parity, spec.limits)
     notify("measuring source statistics")
     statistics = source_statistics(adaptable, graphs.frozen, graphs.vjp, data, spec.canaries)
     notify("measuring cost")
     files = graphs.serialized() | {SOURCE_FILE: source_arrays(adaptable, graphs.folding, statistics)}
-    weights = sum(parameter.numel() for parameter in model.parameters())
     report = Report(
         name=spec.name,
-        sites=len(adaptable.sites),
+        sites=len(adaptable.sites) + len(adaptable.affines),
         parameters=adaptable.parameters.size,
-        model_parameters=weights,
-        float_bytes=4 * weights,
+        model_parameters=origin.parameters,
+        float_bytes=4 * origin.parameters,
         file_bytes={name: len(content) for name, content in files.items()},
         nodes={name: len(graph.nodes) for name, graph in graphs.by_file().items()},
         parity=parity,
@@ -91,7 +121,8 @@ def _compiled(model: nn.Module, data: CalibrationData, spec: BundleSpec, out: Pa
     )
     notify("writing")
     files |= report.files()
-    write_bundle(out, files, manifest(spec, adaptable, statistics, report.cost, files))
+    described = manifest(spec, adaptable, statistics, report.cost, files)
+    write_bundle(out, files, replace(described, provenance={**described.provenance, "source": origin.kind}))
     return report
 
 
@@ -102,7 +133,7 @@ def _refuse_non_finite(model: nn.Module) -> None:
 
 
 def _traced(model: nn.Module, data: CalibrationData, spec: BundleSpec) -> Adaptable:
-    adaptable = with_sites(traced(model, spec.preprocessing, data.inputs.shape[1:]), spec.sites)
+    adaptable = with_sites(traced(model, spec.preprocessing, data.inputs.shape[1:], data.inputs.dtype), spec.sites)
     (logits,) = adaptable.graph.outputs.values()
     if len(logits.shape) != 2 or logits.shape[1] != len(spec.classes):
         raise CalibrationError(

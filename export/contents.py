@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.metadata import version
 
+import numpy as np
 import torch
 from safetensors.numpy import save
 
 from acclimate.adapters.folding import Folding
 from acclimate.adapters.manifest import Cost, Manifest, TensorSpec
 from acclimate.export.graph import Value
+from acclimate.export.integer import folded
 from acclimate.export.onnx_format import OPSET
 from acclimate.export.passes.sites import Adaptable
 from acclimate.export.spec import BundleSpec
 from acclimate.export.statistics import SourceStatistics
 from acclimate.export.write import file_entries
 
-_DATATYPES = {"uint8": "UINT8", "float32": "FP32"}
+_DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
+_TASKS = {np.dtype(np.uint8): "image-classification", np.dtype(np.int64): "text-classification"}
 
 
 def source_arrays(model: Adaptable, folding: Folding, statistics: SourceStatistics) -> bytes:
@@ -51,13 +54,13 @@ def manifest(
     return Manifest(
         name=spec.name,
         version=spec.version,
-        task="image-classification",
+        task=_TASKS[next(iter(model.graph.inputs.values())).dtype],
         classes=spec.classes,
         inputs=_specs(model.graph.inputs),
         outputs=_specs(model.graph.outputs),
         parameters=model.parameters,
         statistics=model.statistics,
-        sites=model.sites,
+        sites=folded(model),
         calibration=statistics.calibration,
         cost=cost,
         files=file_entries(files),

@@ -19,10 +19,11 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """Element type and shape of a tensor; -1 is the batch."""
+    """Element type and shape of a tensor; -1 is the batch, of which a sample has `rows`."""
 
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    rows: int = 1
 
 
 @dataclass(frozen=True, slots=True)

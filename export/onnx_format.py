@@ -34,6 +34,9 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
     graph.inputs = {i.name: graph.values[i.name] for i in proto.input if i.name not in graph.constants}
     graph.outputs = {o.name: graph.values[o.name] for o in proto.output}
     for proto_node in proto.node:
+        if proto_node.op_type == "Constant":
+            graph.constants[proto_node.output[0]] = _constant(proto_node)
+            continue
         attributes = {a.name: _attribute(proto_node, a) for a in proto_node.attribute}
         graph.nodes.append(
             Node(proto_node.op_type, tuple(proto_node.input), tuple(proto_node.output), attributes, proto_node.domain)
@@ -51,7 +54,7 @@ def to_onnx(graph: Graph, name: str = "graph", extra_outputs: Iterable[str] = ()
             list(node.outputs),
             name=f"{node.op}:{node.output}",
             domain=node.domain,
-            **node.attributes,
+            **_proto_attributes(node),
         )
         for node in graph.nodes
     ]
@@ -92,20 +95,32 @@ def _attribute(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> Any:
     return list(value) if not isinstance(value, (int, float, str)) else value
 
 
-def evaluate(node: Node, inputs: list[Array | None]) -> list[Array]:
-    """What a node returns for constant inputs, by the ONNX reference implementation."""
-    from onnx.reference import ReferenceEvaluator
+def _constant(node: onnx.NodeProto) -> Array:
+    (attribute,) = node.attribute
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, onnx.TensorProto):
+        return numpy_helper.to_array(value)
+    return np.asarray(value, np.float32 if attribute.name.startswith("value_float") else np.int64)
 
-    feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
-    attributes: dict[str, Any] = {
+
+def _proto_attributes(node: Node) -> dict[str, Any]:
+    return {
         key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
         for key, value in node.attributes.items()
     }
+
+
+def evaluate(node: Node, inputs: list[Array | None]) -> list[Array]:
+    """What a node returns for constant inputs, by ONNX Runtime."""
+    from acclimate.export.session import session
+
+    feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
+    attributes = _proto_attributes(node)
     proto = helper.make_graph(
         [helper.make_node(node.op, list(node.inputs), list(node.outputs), domain=node.domain, **attributes)],
         "constant",
         [_info(name, Value(array.dtype, array.shape)) for name, array in feeds.items()],
-        [onnx.ValueInfoProto(name=name) for name in node.outputs],
+        [onnx.ValueInfoProto(name=name) for name in node.outputs if name],
     )
     model = helper.make_model(proto, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    return [np.asarray(array) for array in ReferenceEvaluator(model).run(None, feeds)]
+    return [np.asarray(array) for array in session(model.SerializeToString(), threads=1).run(None, feeds)]

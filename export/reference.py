@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from acclimate.adapters.manifest import Site
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Array
+from acclimate.export.passes.affines import Affine
 from acclimate.export.passes.sites import Adaptable
 from acclimate.export.trace import Preprocessed, Preprocessing
 
@@ -60,16 +61,22 @@ class _ReferenceSite(nn.Module):
         self.seen: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, var = x.new_empty(x.shape[:2]), x.new_empty(x.shape[:2])
+        """Normalise `[B, C, ...]`, or `[B * L, C]` whose rows belong to B samples."""
+        count, shape = len(self.alpha), x.shape
+        if len(x) != count:
+            x = x.reshape(count, -1, shape[-1]).transpose(1, 2)
+        flat = x.flatten(2) if x.dim() > 2 else x[:, :, None]
+        mean, var = flat.new_empty(flat.shape[:2]), flat.new_empty(flat.shape[:2])
         for rows in self.groups:
-            members = x[rows]
-            mean = mean.index_copy(0, rows, members.mean((0, 2, 3)).expand(len(rows), -1))
-            var = var.index_copy(0, rows, members.var((0, 2, 3), unbiased=False).expand(len(rows), -1))
+            members = flat[rows]
+            mean = mean.index_copy(0, rows, members.mean((0, 2)).expand(len(rows), -1))
+            var = var.index_copy(0, rows, members.var((0, 2), unbiased=False).expand(len(rows), -1))
         self.seen = mean, var
         mean = self.alpha * mean + (1 - self.alpha) * self.stats[self.site.mean]
         var = self.alpha * var + (1 - self.alpha) * self.stats[self.site.var]
         gain = self.theta[self.site.scale] / torch.sqrt(var + self.site.epsilon)
-        return (x - mean[:, :, None, None]) * gain[:, :, None, None] + self.theta[self.site.shift][:, :, None, None]
+        y = (flat - mean[:, :, None]) * gain[:, :, None] + self.theta[self.site.shift][:, :, None]
+        return y.transpose(1, 2).reshape(shape) if len(y) != shape[0] else y.reshape(shape)
 
 
 def reference(
@@ -90,6 +97,8 @@ def reference(
         for name, array in weights.items():
             parameters[name].copy_(torch.from_numpy(np.array(array)))
     twin = twin.double().requires_grad_(False)
+    if not adaptable.sites:
+        return _rows_alone(Preprocessed(twin, preprocessing).double(), adaptable, rows)
     theta = torch.from_numpy(rows.theta).double().requires_grad_()
     stats = torch.from_numpy(rows.stats).double()
     parts = {entry.name: theta[:, entry.span] for entry in adaptable.parameters.slices}
@@ -97,17 +106,55 @@ def reference(
     sites = [_ReferenceSite(site, parts, norms, rows) for site in adaptable.sites]
     for replacement in sites:
         _replace(twin, replacement.site.name, replacement)
+    for affine in adaptable.affines:
+        _with_row_affine(twin, affine, parts)
     logits: Tensor = Preprocessed(twin, preprocessing).double()(torch.from_numpy(rows.inputs))
     (gradient,) = torch.autograd.grad(logits, theta, torch.from_numpy(rows.cotangent).double())
-    moments = torch.cat([moment for site in sites for moment in site.seen], dim=1)
+    moments = torch.cat([stats[:, :0], *(moment for site in sites for moment in site.seen)], dim=1)
     return RowResult(logits.detach().numpy(), gradient.numpy(), moments.detach().numpy())
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
+def _rows_alone(model: nn.Module, adaptable: Adaptable, rows: RowBatch) -> RowResult:
+    """Without batch norms rows have nothing in common: each runs by itself, its parameters in the module's place."""
+    logits, gradients = [], []
+    for i in range(len(rows.inputs)):
+        theta = torch.from_numpy(rows.theta[i]).double().requires_grad_()
+        own = {f"model.{e.name}": theta[e.span].reshape(e.shape) for e in adaptable.parameters.slices}
+        answer: Tensor = torch.func.functional_call(model, own, torch.from_numpy(rows.inputs[i : i + 1]))
+        (gradient,) = torch.autograd.grad(answer, theta, torch.from_numpy(rows.cotangent[i : i + 1]).double())
+        logits.append(answer.detach().numpy()[0])
+        gradients.append(gradient.numpy())
+    return RowResult(np.stack(logits), np.stack(gradients), np.empty((len(logits), 0)))
+
+
+def _with_row_affine(model: nn.Module, affine: Affine, theta: Mapping[str, Tensor]) -> None:
+    """Neutralise a norm's own affine, and apply each row's to what it returns."""
+    module = _submodule(model, affine.name)
+    torch.nn.init.ones_(module.get_parameter("weight"))
+    if affine.shift is not None:
+        torch.nn.init.zeros_(module.get_parameter("bias"))
+
+    def apply(_: nn.Module, __: object, output: Tensor) -> Tensor:
+        shape = [1] * output.dim()
+        shape[0], shape[affine.axis] = -1, affine.channels
+        copies = len(output) // len(theta[affine.scale])
+        gain, shift = (
+            theta[name].repeat_interleave(copies, 0).reshape(shape) if name else torch.zeros(())
+            for name in (affine.scale, affine.shift)
+        )
+        return output * gain + shift
+
+    module.register_forward_hook(apply)
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
     try:
-        owner = model.get_submodule(parent)
-        owner.get_submodule(leaf)
+        return model.get_submodule(name)
     except AttributeError as error:
         raise UnsupportedModel(f"norm {name!r} is not a module of the model; its names were lost in tracing") from error
-    setattr(owner, leaf, module)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    _submodule(model, name)
+    parent, _, leaf = name.rpartition(".")
+    setattr(model.get_submodule(parent), leaf, module)

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Graph
 from acclimate.export.onnx_format import OPSET, from_onnx
+from acclimate.export.passes.sequences import without_sequences
 from acclimate.export.passes.simplify import simplified
+from acclimate.export.shapes import with_measured_shapes
 
-INPUT, OUTPUT = "image", "logits"
+INPUT, TOKENS, OUTPUT = "image", "input_ids", "logits"
 _PREFIX = "model."
 
 
@@ -33,7 +36,7 @@ class Preprocessing:
 
 
 class Preprocessed(nn.Module):
-    """A model that takes uint8 images."""
+    """A model that takes uint8 images, or int64 token ids, which it gets as they are."""
 
     gain: Tensor
     offset: Tensor
@@ -46,25 +49,29 @@ class Preprocessed(nn.Module):
         self.register_buffer("gain", (preprocessing.scale / std).float().view(-1, 1, 1))
         self.register_buffer("offset", (-mean / std).float().view(-1, 1, 1))
 
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits `[B, C]` of images `[B, channels, H, W]` uint8."""
-        logits: Tensor = self.model(image.to(self.gain.dtype) * self.gain + self.offset)
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits `[B, C]` of images `[B, channels, H, W]` uint8 or of token ids `[B, length]` int64."""
+        ids = inputs.dtype == torch.int64
+        logits: Tensor = self.model(inputs if ids else inputs.to(self.gain.dtype) * self.gain + self.offset)
         return logits
 
 
-def traced(model: nn.Module, preprocessing: Preprocessing, sample_shape: tuple[int, ...]) -> Graph:
+def traced(
+    model: nn.Module, preprocessing: Preprocessing, sample_shape: tuple[int, ...], dtype: DTypeLike = np.uint8
+) -> Graph:
     """Export in inference mode with a free batch, un-optimised so that normalisations stay where they are.
 
     Args:
         model: maps float32 `[B, *sample_shape]` to logits `[B, C]`.
         preprocessing: what turns a client's bytes into the model's input.
-        sample_shape: shape of one sample, `(channels, height, width)`.
+        sample_shape: shape of one sample, `(channels, height, width)` or `(length,)`.
+        dtype: uint8 for images, int64 for token ids.
 
     Raises:
         UnsupportedModel: torch cannot export the model; the message carries torch's first line.
     """
     wrapped = Preprocessed(model, preprocessing).eval()
-    example = torch.zeros((2, *sample_shape), dtype=torch.uint8)
+    example = torch.from_numpy(np.ones((2, *sample_shape), dtype))
     exporter_log = logging.getLogger("torch.onnx")
     level = exporter_log.level
     with warnings.catch_warnings():
@@ -79,18 +86,25 @@ def traced(model: nn.Module, preprocessing: Preprocessing, sample_shape: tuple[i
                 optimize=False,
                 verbose=False,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[TOKENS if example.dtype == torch.int64 else INPUT],
                 output_names=[OUTPUT],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
             )
         except Exception as error:
-            reason = str(error).strip().splitlines()
-            raise UnsupportedModel(f"torch cannot export this model: {reason[0] if reason else error!r}") from error
+            raise UnsupportedModel(f"torch cannot export this model: {_reason(error)}") from error
         finally:
             exporter_log.setLevel(level)
     if program is None:
         raise UnsupportedModel("torch returned no program for this model")
-    return _unprefixed(simplified(from_onnx(program.model_proto)))
+    return _unprefixed(simplified(with_measured_shapes(without_sequences(from_onnx(program.model_proto)))))
+
+
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong first; the exporter wraps it several times in advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else repr(error)
 
 
 def _unprefixed(graph: Graph) -> Graph:

@@ -14,6 +14,7 @@ from acclimate.export.bundle_graphs import Quantized
 from acclimate.export.calibration import CalibrationData
 from acclimate.export.errors import VerificationError
 from acclimate.export.graph import Array, Graph
+from acclimate.export.passes.simplify import VIEW
 from acclimate.export.passes.sites import Adaptable
 from acclimate.export.reference import RowBatch, reference
 from acclimate.export.session import first_output, run, session
@@ -109,7 +110,7 @@ def row_errors(
     adaptable = quantized.model
     rows = probe_rows(adaptable, inputs)
     parameters = {name for name, _ in model.named_parameters()}
-    replaced = {name: weight.dequantized() for name, weight in quantized.weights.items()}
+    replaced = dict(_of_module(name, weight.dequantized()) for name, weight in quantized.weights.items())
     if not parameters.issuperset(replaced):
         vjp, replaced = vjp_graph(adaptable), {}
     expected = reference(model, preprocessing, adaptable, rows, replaced)
@@ -122,6 +123,12 @@ def row_errors(
         gradients=max(per_row),
         batch_stats=relative_error(got[BATCH_STATS], expected.batch_stats),
     )
+
+
+def _of_module(name: str, weight: NDArray[np.float32]) -> tuple[str, NDArray[np.float32]]:
+    """A weight as the module holds it; the graph may hold it transposed."""
+    transposed = f"{VIEW}T"
+    return (name.removesuffix(transposed), weight.T) if name.endswith(transposed) else (name, weight)
 
 
 def int8_figures(float_graph: Graph, frozen: Graph, data: CalibrationData) -> dict[str, float | None]:

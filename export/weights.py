@@ -45,6 +45,8 @@ def quantized_weights(graph: Graph) -> dict[str, QuantizedWeight]:
         axis = _output_axis(node)
         if axis is None or node.inputs[1] not in graph.constants:
             continue
+        if node.op == "MatMul" and graph.constants[node.inputs[1]].ndim != 2:
+            continue
         result[node.inputs[1]] = _quantized(node.inputs[1], graph.constants[node.inputs[1]], axis)
     return result
 

@@ -11,12 +11,14 @@ from typing import Any
 from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import score
+from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.errors import AcclimateError, FailedPrecondition, InvalidArgument, NotFound
+from acclimate.runtime.errors import AcclimateError, FailedPrecondition, NotFound
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.feedback import settle
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import checked_inputs, sequence_of
 from acclimate.runtime.scheduler.learner import Learner
@@ -28,6 +30,7 @@ from acclimate.runtime.types import (
     CreateSession,
     Event,
     EventKind,
+    ExportedSession,
     Feedback,
     FeedbackResult,
     InferReply,
@@ -35,6 +38,7 @@ from acclimate.runtime.types import (
     ServiceSnapshot,
     SessionPage,
     SessionView,
+    named_tensors,
 )
 
 
@@ -145,6 +149,21 @@ class Service:
         self._restore(session)
         return self._view(session)
 
+    async def export_session(self, model: str, session_id: str) -> ExportedSession:
+        """What the session has learnt."""
+        session = self._parts.table.get(model, session_id)
+        manifest, bank = self._engine(model).manifest, session.cohort.bank
+        theta, stats = bank.view(THETA, session.row), bank.view(STATS, session.row)
+        return ExportedSession(
+            model=model,
+            session_id=session_id,
+            model_version=manifest.version,
+            version=session.version,
+            parameters_digest=manifest.parameters.digest,
+            parameters=named_tensors(manifest.parameters, theta),
+            statistics=named_tensors(manifest.statistics, stats),
+        )
+
     async def delete_session(self, model: str, session_id: str) -> None:
         """Close and forget."""
         self._close(self._parts.table.get(model, session_id))
@@ -152,29 +171,7 @@ class Service:
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
         session = self._parts.table.get(model, session_id)
-        classes = len(self._engine(model).manifest.classes)
-        if len({(given.request_id, given.row) for given in labels}) < len(labels):
-            raise InvalidArgument("LABEL_REPEATED", "two labels name the same request and row; send one of them")
-        answers = []
-        for given in labels:
-            if not 0 <= given.label < classes:
-                raise InvalidArgument(
-                    "LABEL_OUT_OF_RANGE",
-                    f"label is {given.label}; model {model!r} has classes 0 to {classes - 1}",
-                    label=given.label,
-                )
-            answers.append(session.answers.answer(given.request_id, given.row))
-        known = [(given, answer) for given, answer in zip(labels, answers, strict=True) if answer is not None]
-        correct = sum(given.label == answer for given, answer in known)
-        tally = self._parts.account.tallies[model]
-        for book in (session.account, tally):
-            book.labelled += len(known)
-            book.labelled_correct += correct
-        for given, _ in known:
-            session.answers.settle(given.request_id, given.row)
-        self._parts.account.happened(session, EventKind.FEEDBACK, session.version, len(known))
-        unknown = dict.fromkeys(g.request_id for g, answer in zip(labels, answers, strict=True) if answer is None)
-        return FeedbackResult(len(known), correct, tuple(unknown))
+        return settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
 
     def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
         """Events from now on."""

@@ -9,6 +9,7 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.types import (
     CreateSession,
     Event,
+    ExportedSession,
     Feedback,
     FeedbackResult,
     InferReply,
@@ -46,6 +47,9 @@ class ServiceProtocol(Protocol):
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source: parameters, optimiser, statistics, filters, buffer. Counters stay."""
+
+    async def export_session(self, model: str, session_id: str) -> ExportedSession:
+        """What the session has learnt: parameters and statistics by name, at one version; or NotFound."""
 
     async def delete_session(self, model: str, session_id: str) -> None:
         """Close and forget, or NotFound."""

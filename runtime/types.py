@@ -9,6 +9,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from acclimate.adapters.layout import Float, Kind, Layout
+
 Scalar = bool | int | float | str
 
 
@@ -96,6 +98,42 @@ class SessionPage:
 
     sessions: tuple[SessionView, ...]
     next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTensor:
+    """A tensor of a session's row: its name in the source model, its kind in the layout, float32 values."""
+
+    name: str
+    kind: Kind
+    values: Float
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedSession:
+    """What a session has learnt, by the names that the source model gives its tensors.
+
+    Attributes:
+        model, session_id: whose they are; model_version is that of the bundle.
+        version: of the session's parameters, as in replies; 0 is the source's.
+        parameters_digest: of the layout; models with equal digests take each other's parameters.
+        parameters: in the order of the layout of `theta`.
+        statistics: normalisation statistics, in the order of the layout of `stats`.
+    """
+
+    model: str
+    session_id: str
+    model_version: str
+    version: int
+    parameters_digest: str
+    parameters: tuple[NamedTensor, ...]
+    statistics: tuple[NamedTensor, ...]
+
+
+def named_tensors(layout: Layout, row: Float) -> tuple[NamedTensor, ...]:
+    """The slices of one row, in order."""
+    parts = layout.unpack(row)
+    return tuple(NamedTensor(entry.name, entry.kind, parts[entry.name]) for entry in layout.slices)
 
 
 class EventKind(StrEnum):

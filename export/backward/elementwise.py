@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from acclimate.export.backward.tape import Tape
+from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Node
 
 
@@ -38,6 +39,29 @@ def div(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     if tape.wants(node, 1):
         grads[1] = tape.add("Neg", tape.add("Mul", over, node.output))
     return _each(node, grads, tape)
+
+
+def pow_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Pow with a constant scalar exponent: `c x^(c - 1)`."""
+    exponent = tape.graph.constants.get(node.inputs[1])
+    if exponent is None or exponent.size != 1:
+        raise UnsupportedModel(f"Pow {node.output!r}: the exponent must be one constant")
+    power = float(exponent.item())
+    slope = tape.add("Mul", tape.add("Pow", node.inputs[0], tape.number(power - 1)), tape.number(power))
+    return {0: tape.add("Mul", grad, slope)}
+
+
+def where(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Where: to the side that was taken."""
+    condition, zero = node.inputs[0], tape.number(0.0)
+    sides = {1: (grad, zero), 2: (zero, grad)}
+    grads = {i: tape.add("Where", condition, *pair) for i, pair in sides.items() if tape.wants(node, i)}
+    return _each(node, grads, tape)
+
+
+def identity(_: Node, grad: str, __: Tape) -> Mapping[int, str]:
+    """Identity."""
+    return {0: grad}
 
 
 def neg(_: Node, grad: str, tape: Tape) -> Mapping[int, str]:

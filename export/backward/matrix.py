@@ -1,4 +1,4 @@
-"""Gradients of matrix products with a frozen matrix on the right."""
+"""Gradients of matrix products."""
 
 from __future__ import annotations
 
@@ -19,7 +19,22 @@ def gemm(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
 
 
 def matmul(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
-    """MatMul by a frozen `[n, k]` matrix: times its transpose."""
-    if tape.wants(node, 1) or len(tape.shape(node.inputs[1])) != 2:
-        raise UnsupportedModel(f"MatMul {node.output!r}: the right side must be a frozen matrix")
-    return {0: tape.add("MatMul", grad, tape.add("Transpose", node.inputs[1], perm=[1, 0]))}
+    """MatMul `A B` over stacks of matrices: `g B^T` and `A^T g`, summed where a side was broadcast."""
+    shapes = [tape.shape(name) for name in node.inputs]
+    if min(map(len, shapes)) < 2:
+        raise UnsupportedModel(f"MatMul {node.output!r}: products with vectors are not supported")
+    (*_, m, k), n = shapes[0], shapes[1][-1]
+    stack = tape.shape(node.output)[:-2]
+    grads = {}
+    if tape.wants(node, 0):
+        whole = tape.add("MatMul", grad, _transposed(node.inputs[1], tape))
+        grads[0] = tape.summed_to(whole, shapes[0], (*stack, m, k))
+    if tape.wants(node, 1):
+        whole = tape.add("MatMul", _transposed(node.inputs[0], tape), grad)
+        grads[1] = tape.summed_to(whole, shapes[1], (*stack, k, n))
+    return grads
+
+
+def _transposed(name: str, tape: Tape) -> str:
+    rank = len(tape.shape(name))
+    return tape.add("Transpose", name, perm=[*range(rank - 2), rank - 1, rank - 2])

@@ -10,7 +10,7 @@ import numpy as np
 from acclimate.export.backward.convolution import explicit_pads
 from acclimate.export.backward.tape import Tape
 from acclimate.export.errors import UnsupportedModel
-from acclimate.export.graph import Node
+from acclimate.export.graph import BATCH, Node
 
 
 def global_average_pool(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
@@ -23,16 +23,32 @@ def global_average_pool(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
 def reduce_mean(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     """ReduceMean over constant axes other than the batch."""
     shape = tape.shape(node.inputs[0])
+    count = math.prod(shape[axis] for axis in _reduced_axes(node, tape))
+    return {0: _spread(node, tape.add("Mul", grad, tape.number(1 / count)), tape)}
+
+
+def reduce_sum(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """ReduceSum over constant axes other than the batch."""
+    return {0: _spread(node, grad, tape)}
+
+
+def _reduced_axes(node: Node, tape: Tape) -> list[int]:
+    rank = len(tape.shape(node.inputs[0]))
     axes = node.attributes.get("axes")
-    if axes is None:
+    if axes is None and len(node.inputs) > 1 and node.inputs[1]:
         axes = tape.graph.constants[node.inputs[1]].tolist()
-    axes = [axis % len(shape) for axis in axes]
-    if 0 in axes:
-        raise UnsupportedModel(f"ReduceMean {node.output!r} averages over the batch")
+    axes = [axis % rank for axis in axes or range(rank)]
+    if any(tape.shape(node.inputs[0])[axis] == BATCH for axis in axes):
+        raise UnsupportedModel(f"{node.op} {node.output!r} averages over the batch")
+    return axes
+
+
+def _spread(node: Node, grad: str, tape: Tape) -> str:
+    """The gradient of a reduction repeated along the reduced axes."""
+    shape, axes = tape.shape(node.inputs[0]), _reduced_axes(node, tape)
     kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
-    share = tape.add("Mul", grad, tape.number(1 / math.prod(shape[axis] for axis in axes)))
-    spread = tape.add("Reshape", share, tape.integers(*kept))
-    return {0: tape.add("Expand", spread, tape.integers(1, *shape[1:]))}
+    column = tape.add("Reshape", grad, tape.integers(*kept))
+    return tape.add("Expand", column, tape.integers(*(1 if size == BATCH else size for size in shape)))
 
 
 def average_pool(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:

@@ -35,6 +35,11 @@ def concat(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     return grads
 
 
+def expand(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Expand: summed over the repeated axes."""
+    return {0: tape.summed_to(grad, tape.shape(node.inputs[0]), tape.shape(node.output))}
+
+
 def pad(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     """Pad with a constant: the inner part."""
     if node.attributes.get("mode", "constant") != "constant":
@@ -66,11 +71,16 @@ def slice_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     """Slice with positive steps: zeros between and around the taken elements."""
     shape, taken = tape.shape(node.inputs[0]), tape.shape(node.output)
     parts = _slice_ranges(node, tape)
-    if any(step < 0 for _, step in parts.values()) or parts.get(0, (0, 1)) != (0, 1):
+    if any(step < 0 or shape[axis] == BATCH for axis, (_, step) in parts.items()):
         raise UnsupportedModel(f"Slice {node.output!r}: negative steps and slices of the batch are not supported")
     steps = [parts.get(axis, (0, 1))[1] for axis in range(len(shape))]
-    around = [(0, 0)]
-    for axis in range(1, len(shape)):
+    if shape[0] != BATCH and max(steps) > 1:
+        raise UnsupportedModel(f"Slice {node.output!r}: steps where the batch is not the first axis are not supported")
+    around: list[tuple[int, int]] = []
+    for axis in range(len(shape)):
+        if shape[axis] == BATCH:
+            around.append((0, 0))
+            continue
         start = parts.get(axis, (0, 1))[0]
         start = min(start + shape[axis] if start < 0 else start, shape[axis])
         around.append((start, shape[axis] - start - (taken[axis] - 1) * steps[axis] - 1))

@@ -5,6 +5,7 @@ Only what theta needs is computed: no gradient of a frozen weight, and none belo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -15,6 +16,7 @@ from acclimate.export.backward.rules import RULES
 from acclimate.export.backward.tape import Tape
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import BATCH, Graph, Node, Value, pruned
+from acclimate.export.passes.affines import PARAMETER
 from acclimate.export.passes.sites import SITE, Adaptable
 
 THETA, STATS, MIX, ALPHA, COTANGENT = "theta", "stats", "mix", "alpha", "cotangent"
@@ -36,6 +38,10 @@ def vjp_graph(model: Adaptable) -> Graph:
     columns = _columns(model, tape)
     saved: dict[int, SiteTape] = {}
     for node in model.graph.nodes:
+        if node.op == PARAMETER:
+            view = tape.integers(-1, *node.attributes["view"])
+            tape.graph.add("Reshape", (columns[node.attributes["slice"]], view), name=node.output)
+            continue
         if node.op != SITE:
             tape.graph.nodes.append(node)
             continue
@@ -44,7 +50,8 @@ def vjp_graph(model: Adaptable) -> Graph:
         saved[index] = site_forward(node.inputs[0], _inputs(site, columns), rows, site.epsilon, node.output, tape)
     grads = _reverse(model, saved, rows, tape, {logits: [COTANGENT]})
     _collect(GRAD_THETA, [grads[entry.name] for entry in model.parameters.slices], model.parameters.size, tape)
-    moments = [name for index in sorted(saved) for name in (saved[index].group_mean, saved[index].group_var)]
+    # A model without batch norms has no statistics, and answers the empty ones it was given.
+    moments = [name for index in sorted(saved) for name in (saved[index].group_mean, saved[index].group_var)] or [STATS]
     _collect(BATCH_STATS, moments, model.statistics.size, tape)
     return pruned(tape.graph)
 
@@ -57,17 +64,15 @@ def observe_graph(vjp: Graph) -> Graph:
     """
     graph = vjp.copy()
     del graph.outputs[GRAD_THETA]
-    graph = pruned(graph)
-    read = {name for node in graph.nodes for name in node.inputs}
-    graph.inputs = {name: value for name, value in graph.inputs.items() if name in read}
-    return graph
+    del graph.inputs[COTANGENT]
+    return pruned(graph)
 
 
 def dependent_on_theta(nodes: Iterable[Node]) -> frozenset[str]:
     """The tensors that a change of theta reaches."""
     reached: set[str] = set()
     for node in nodes:
-        if node.op == SITE or reached.intersection(node.inputs):
+        if node.op in (SITE, PARAMETER) or reached.intersection(node.inputs):
             reached.update(node.outputs)
     return frozenset(reached)
 
@@ -89,6 +94,10 @@ def _reverse(
             )
             result |= {site.scale: gamma, site.shift: beta}
             inputs = {} if inner is None else {0: inner}
+        elif node.op == PARAMETER:
+            name = node.attributes["slice"]
+            result[name] = tape.add("Reshape", grad, tape.integers(-1, math.prod(node.attributes["view"])))
+            inputs = {}
         else:
             if node.op not in RULES or len(node.outputs) > 1:
                 raise UnsupportedModel(
@@ -131,6 +140,8 @@ def _columns(model: Adaptable, tape: Tape) -> dict[str, str]:
     """Each slice of theta and stats as a tensor `[B, C]`, by slice name."""
     result: dict[str, str] = {}
     for source, layout in ((THETA, model.parameters), (STATS, model.statistics)):
+        if not layout.slices:
+            continue
         names = [f"{source}.{entry.name}" for entry in layout.slices]
         sizes = tape.integers(*(entry.size for entry in layout.slices))
         tape.graph.add_many("Split", (source, sizes), names, axis=1)

@@ -1,8 +1,9 @@
 """Constants folded, no-ops dropped, and every view written as one Reshape with a constant target.
 
 Requires: any graph from `onnx_format.from_onnx`. Ensures: no Constant, Identity, Dropout, Flatten, Squeeze or
-Unsqueeze of an activation is left; slices of several axes are one Slice; global means are GlobalAveragePool; all-zero
-convolution biases are gone.
+Unsqueeze of an activation is left; slices of several axes are one Slice; splits and selections are slices; global
+means are GlobalAveragePool; squares are products; all-zero convolution biases are gone. A constant that is another
+one reshaped or transposed keeps that one's name in front of `VIEW`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from onnx import helper
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import BATCH, Array, Graph, Node, Value, pruned
 from acclimate.export.onnx_format import evaluate
+from acclimate.export.passes.rewrites import REWRITES
 
+VIEW = "@"
+"""Ends the original's name in the name of a reshaped (`weight@8x1x1`) or transposed (`weight@T`) constant."""
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
+_SIZE_MOVERS = frozenset({"Concat", "Gather", "Reshape", "Slice", "Squeeze", "Unsqueeze"})
 _NOTHING = frozenset({"Identity", "Dropout"})
 
 
@@ -28,11 +33,14 @@ def simplified(graph: Graph) -> Graph:
     """
     result = graph.copy(())
     alias: dict[str, str] = {}
+    sizes: dict[str, Array] = {}
     for original in graph.nodes:
         node = original.renamed(alias)
-        folded = _folded(node, result)
+        folded = _folded(node, result) or _known_sizes(node, result, sizes)
         if folded is not None:
-            result.constants.update(zip(node.outputs, folded, strict=False))
+            names = [_view_name(node, folded[0], result) or node.output, *node.outputs[1:]]
+            alias |= dict(zip(node.outputs, names, strict=True))
+            result.constants.update(zip(names, folded, strict=False))
         elif node.output in result.outputs:
             result.nodes.append(node)
         elif (source := _passes_through(node, result)) is not None:
@@ -59,6 +67,33 @@ def _folded(node: Node, graph: Graph) -> list[Array] | None:
     return evaluate(node, [graph.constants[name] if name else None for name in node.inputs])
 
 
+def _known_sizes(node: Node, graph: Graph, sizes: dict[str, Array]) -> list[Array] | None:
+    """The value of a tensor of sizes that holds no batch; `sizes` keeps those that do, with -1 for it."""
+    if node.op == "Shape" and node.inputs[0] in graph.values:
+        shape = graph.values[node.inputs[0]].shape[node.attributes.get("start", 0) : node.attributes.get("end")]
+        sizes[node.output] = np.array(shape, np.int64)
+        return None
+    arrays = [sizes.get(name, graph.constants.get(name)) for name in node.inputs]
+    if node.op not in _SIZE_MOVERS or node.inputs[0] not in sizes or any(array is None for array in arrays):
+        return None
+    (value,) = evaluate(node, arrays)
+    if (value == BATCH).any():
+        sizes[node.output] = value
+        return None
+    return [value]
+
+
+def _view_name(node: Node, value: Array, graph: Graph) -> str | None:
+    """How a folded view of a constant is called, so that later passes know what it shows."""
+    if node.op in _VIEWS:
+        return f"{node.inputs[0].partition(VIEW)[0]}{VIEW}{'x'.join(map(str, value.shape))}"
+    if node.op in ("Cast", "CastLike") and graph.constants[node.inputs[0]].dtype == value.dtype:
+        return node.inputs[0]
+    if node.op == "Transpose" and value.ndim == 2 and VIEW not in node.inputs[0]:
+        return f"{node.inputs[0]}{VIEW}T"
+    return None
+
+
 def _passes_through(node: Node, graph: Graph) -> str | None:
     """The tensor that a node merely repeats, if it does."""
     source = node.inputs[0] if node.inputs else ""
@@ -68,11 +103,16 @@ def _passes_through(node: Node, graph: Graph) -> str | None:
         return None
     if node.op == "Cast" and graph.values[source].dtype == helper.tensor_dtype_to_np_dtype(node.attributes["to"]):
         return source
+    if node.op == "CastLike" and graph.values[source].dtype == graph.values[node.output].dtype:
+        return source
     same_shape = graph.values[source].shape == graph.values[node.output].shape
+    if same_shape and node.op == "Expand":
+        return source
     if same_shape and node.op in _VIEWS:
         return source
     if same_shape and node.op in ("Add", "Sub") and not np.any(graph.constants.get(node.inputs[1], 1)):
-        return source
+        # A module's bias is kept though it is zero yet: it may be a norm's, and adaptable.
+        return None if node.inputs[1].partition(VIEW)[0].endswith(".bias") else source
     if same_shape and node.op == "Slice" and all(name in graph.constants for name in node.inputs[1:]):
         starts = graph.constants[node.inputs[1]]
         ends = graph.constants[node.inputs[2]]
@@ -91,6 +131,8 @@ def _canonical(node: Node, graph: Graph) -> list[Node]:
         return _global_pool(node, graph)
     if node.op == "Slice":
         return [_merged_slice(node, graph)]
+    if node.op in REWRITES and node.inputs[0] in graph.values:
+        return REWRITES[node.op](node, graph)
     if node.op == "Conv" and len(node.inputs) == 3 and not np.any(graph.constants.get(node.inputs[2], 1)):
         return [replace(node, inputs=node.inputs[:2])]
     return [node]
@@ -133,8 +175,9 @@ def _global_pool(node: Node, graph: Graph) -> list[Node]:
 def _check_shapes(graph: Graph) -> None:
     for node in graph.nodes:
         for name in node.outputs:
-            shape = graph.values[name].shape if name in graph.values else None
-            if shape is None or not shape or shape[0] != BATCH or BATCH in shape[1:]:
-                raise UnsupportedModel(
-                    f"{node.op} {name!r} has shape {shape}: only the first axis may vary, and it must be the batch"
-                )
+            if name not in graph.values or graph.values[name].dtype.kind != "f":
+                # Shapes and masks are computed as the model does it.
+                continue
+            shape = graph.values[name].shape
+            if shape.count(BATCH) != 1:
+                raise UnsupportedModel(f"{node.op} {name!r} has shape {shape}: one axis must vary, the batch")

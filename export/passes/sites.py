@@ -1,8 +1,8 @@
-"""Batch normalisations become adaptable sites: one slice of theta and of stats each.
+"""Norms become adaptable: batch normalisations sites with slices of theta and of stats, others affines.
 
 Requires: a simplified graph. Ensures: every matched BatchNormalization is a `NormSite` node with the single
 input it normalises and the attribute `site`, an index into `Adaptable.sites`; the others are folded into
-the convolution before them, and stay as they are where there is none.
+the convolution before them, and stay as they are where there is none. `affines.py` says what becomes of other norms.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from acclimate.adapters.layout import Float, Kind, Layout
 from acclimate.adapters.manifest import Site
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Array, Graph, Node, pruned
+from acclimate.export.passes.affines import PARAMETER, Affine, with_affines
+from acclimate.export.passes.pictures import with_pictures
 
 SITE = "NormSite"
 _MEAN = ".running_mean"
@@ -24,10 +26,14 @@ _MEAN = ".running_mean"
 
 @dataclass(frozen=True)
 class Adaptable:
-    """A graph whose sites read `theta` and `stats` instead of constants, and what the source model has there."""
+    """A graph whose norms read `theta` and `stats` instead of constants, and what the source model has there.
+
+    `sites` are the batch norms, which alone have statistics; `affines` the norms of other kinds.
+    """
 
     graph: Graph
     sites: tuple[Site, ...]
+    affines: tuple[Affine, ...]
     parameters: Layout
     statistics: Layout
     theta: Float
@@ -35,11 +41,12 @@ class Adaptable:
 
 
 def with_sites(graph: Graph, patterns: Sequence[str] = ("*",)) -> Adaptable:
-    """Lift the batch normalisations whose module name matches one of the glob patterns.
+    """Lift the norms whose module name matches one of the glob patterns.
 
     Raises:
         UnsupportedModel: none matches, one module normalises twice, or its inputs are not constants.
     """
+    graph = with_pictures(graph)
     result = graph.copy(())
     sites: list[Site] = []
     tensors: dict[str, Array] = {}
@@ -65,24 +72,29 @@ def with_sites(graph: Graph, patterns: Sequence[str] = ("*",)) -> Adaptable:
         )
         result.nodes.append(Node(SITE, node.inputs[:1], node.outputs[:1], {"site": len(sites)}))
         sites.append(site)
-    if not sites:
+    others = with_affines(pruned(result), patterns)
+    if not sites and not others.lifted:
         raise UnsupportedModel(
-            f"no adaptable norm matches {list(patterns)}; the model's batch norms are {seen or 'none'}"
+            f"no adaptable norm matches {list(patterns)}; the model's norms are {[*seen, *others.seen] or 'none'}"
         )
-    return _packed(pruned(result), tuple(sites), tensors)
+    return _packed(others.graph, tuple(sites), others.lifted, tensors | others.tensors)
 
 
-def _packed(graph: Graph, sites: tuple[Site, ...], tensors: dict[str, Array]) -> Adaptable:
+def _packed(graph: Graph, sites: tuple[Site, ...], affines: tuple[Affine, ...], tensors: dict[str, Array]) -> Adaptable:
     affine: list[tuple[str, Kind, tuple[int, ...]]] = []
     moments: list[tuple[str, Kind, tuple[int, ...]]] = []
     for site in sites:
         shape = (site.channels,)
         affine += [(site.scale, "norm.scale", shape), (site.shift, "norm.shift", shape)]
         moments += [(site.mean, "norm.mean", shape), (site.var, "norm.var", shape)]
+    for other in affines:
+        affine.append((other.scale, "norm.scale", (other.channels,)))
+        if other.shift is not None:
+            affine.append((other.shift, "norm.shift", (other.channels,)))
     parameters, statistics = Layout.of(affine), Layout.of(moments)
     theta = parameters.pack({entry.name: tensors[entry.name] for entry in parameters.slices})
     stats = statistics.pack({entry.name: tensors[entry.name] for entry in statistics.slices})
-    return Adaptable(graph, sites, parameters, statistics, theta, stats)
+    return Adaptable(graph, sites, affines, parameters, statistics, theta, stats)
 
 
 def _module(node: Node, graph: Graph) -> str:
@@ -123,10 +135,14 @@ def _fold_into_convolution(node: Node, graph: Graph) -> None:
 
 
 def at_source(model: Adaptable) -> Graph:
-    """The plain float graph of the source model: every site is a BatchNormalization of its own constants."""
+    """The plain float graph of the source model: sites are BatchNormalizations again, parameters constants."""
     graph = model.graph.copy(())
     graph.constants |= model.parameters.unpack(model.theta) | model.statistics.unpack(model.stats)
     for node in model.graph.nodes:
+        if node.op == PARAMETER:
+            array = graph.constants[node.attributes["slice"]]
+            graph.constants[node.output] = array.reshape(1, *node.attributes["view"])
+            continue
         if node.op != SITE:
             graph.nodes.append(node)
             continue

@@ -1,14 +1,14 @@
 """The command line, `acclimate`: one file per group of commands.
 
 Exit codes: 0 done, 1 the daemon refused or could not be reached, 2 bad arguments or configuration, 3 an engine's
-package is missing, 4 a port is taken, 5 a bundle cannot be served.
+or the exporter's packages are missing, 4 a port is taken, 5 a bundle cannot be served.
 """
 
 from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, serve, session
+from acclimate.runtime.cli import bundle, demo, export, serve, session
 
 app = typer.Typer(
     name="acclimate",
@@ -19,6 +19,10 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
+app.command(
+    "export",
+    context_settings={"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False},
+)(export.export)
 app.add_typer(session.app, name="session")
 app.add_typer(bundle.app, name="bundle")
 

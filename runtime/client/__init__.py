@@ -4,7 +4,16 @@ from acclimate.runtime.client.aio import AsyncClient, AsyncSession
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.sync import Client, Session
-from acclimate.runtime.types import Budget, Event, EventKind, Feedback, FeedbackResult, SessionView
+from acclimate.runtime.types import (
+    Budget,
+    Event,
+    EventKind,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    NamedTensor,
+    SessionView,
+)
 
 __all__ = [
     "AsyncClient",
@@ -14,9 +23,11 @@ __all__ = [
     "ClientError",
     "Event",
     "EventKind",
+    "ExportedSession",
     "Feedback",
     "FeedbackResult",
     "ModelInfo",
+    "NamedTensor",
     "Prediction",
     "ServerInfo",
     "Session",

@@ -15,7 +15,7 @@ OIP_SERVICE = "inference.GRPCInferenceService"
 # ModelInfer (the session would learn twice), nor the calls that create, delete or count labels.
 IDEMPOTENT = {
     OIP_SERVICE: ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"),
-    "acclimate.v1.SessionService": ("GetSession", "ListSessions", "ResetSession"),
+    "acclimate.v1.SessionService": ("ExportSession", "GetSession", "ListSessions", "ResetSession"),
     "acclimate.v1.ServerService": ("GetServerInfo",),
 }
 

@@ -15,8 +15,8 @@ from acclimate.runtime.client import channel as channels
 from acclimate.runtime.client import messages
 from acclimate.runtime.client.errors import ClientError, client_error
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
-from acclimate.runtime.rpc import convert_sessions, names
-from acclimate.runtime.types import Budget, Event, Feedback, FeedbackResult, Scalar, SessionView
+from acclimate.runtime.rpc import convert_export, convert_sessions, names
+from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, SessionView
 from acclimate.v1 import server_service_pb2, server_service_pb2_grpc, session_service_pb2_grpc
 from acclimate.v1 import session_service_pb2 as pb
 
@@ -145,6 +145,11 @@ class Client:
         reply = _call(self._sessions.ResetSession, request, self._timeout)
         return convert_sessions.session_view(reply.session)
 
+    def export_session(self, model: str, session_id: str) -> ExportedSession:
+        """What a session has learnt: parameters and statistics by name."""
+        request = pb.ExportSessionRequest(name=names.session_name(model, session_id))
+        return convert_export.exported_session(_call(self._sessions.ExportSession, request, self._timeout))
+
     def delete_session(self, model: str, session_id: str) -> None:
         """Close and forget a session."""
         request = pb.DeleteSessionRequest(name=names.session_name(model, session_id))
@@ -205,6 +210,10 @@ class Session:
     def reset(self) -> SessionView:
         """Set it back to the source."""
         return self._client.reset_session(self.model, self.id)
+
+    def export(self) -> ExportedSession:
+        """What it has learnt: parameters and statistics by name."""
+        return self._client.export_session(self.model, self.id)
 
     def delete(self) -> None:
         """Close and forget it."""

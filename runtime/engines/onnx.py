@@ -28,6 +28,8 @@ PROVIDERS = {
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
     "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
 }
+SESSION_INPUTS = frozenset({"scale", "bias", "theta", "stats"})
+"""What `forward.onnx` may take of one session: folded norms, and rows for the norms that run in float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,9 @@ class OnnxEngine:
         self._observe = _session(bundle, OBSERVE_FILE, options, options.adaptation_threads)
         rows = {self._input, "theta", "stats", "mix", "alpha"}
         _expect(bundle, FROZEN_FILE, self._frozen, {self._input})
-        _expect(bundle, FORWARD_FILE, self._forward, {self._input, "scale", "bias"})
+        self._own = [entry.name for entry in self._forward.get_inputs() if entry.name != self._input]
+        needed = {"scale", "bias"} if bundle.manifest.sites else {"theta"}
+        _expect(bundle, FORWARD_FILE, self._forward, {self._input} | needed | (SESSION_INPUTS & set(self._own)))
         _expect(bundle, OBSERVE_FILE, self._observe, rows)
         _expect(bundle, VJP_FILE, self._vjp, rows | {"cotangent"})
 
@@ -82,13 +86,16 @@ class OnnxEngine:
         return logits
 
     def fold(self, theta: Float, stats: Float) -> Folded:
-        """Packed `scale` and `bias` `[S]` of `forward.onnx`, for one session."""
-        return Folded(fold(self._folding, theta, stats))
+        """What `forward.onnx` takes of one session, in the graph's order."""
+        scale, bias = fold(self._folding, theta, stats)
+        arrays = {"scale": scale, "bias": bias, "theta": theta, "stats": stats}
+        # Copies, since the caller may step its row in place while this fold still answers.
+        return Folded(tuple(np.array(arrays[name]) for name in self._own))
 
     def predict(self, inputs: NDArray[Any], folded: Folded) -> Float:
         """Logits `[B, C]` of `forward.onnx`."""
-        scale, bias = folded.arrays
-        logits: Float = self._forward.run(["logits"], {self._input: inputs, "scale": scale, "bias": bias})[0]
+        feed = {self._input: inputs, **dict(zip(self._own, folded.arrays, strict=True))}
+        logits: Float = self._forward.run(["logits"], feed)[0]
         return logits
 
     def forward(self, request: Forward) -> Outputs:

@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from acclimate.runtime.rpc import convert_export, names
 from acclimate.runtime.rpc import convert_sessions as convert
-from acclimate.runtime.rpc import names
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.runtime.types import Event
 from acclimate.v1 import session_service_pb2 as pb
@@ -63,6 +63,12 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         """Set a session back to the source."""
         view = await self._service.reset_session(*names.parse_session(request.name))
         return pb.ResetSessionResponse(session=convert.session_message(view))
+
+    async def ExportSession(  # noqa: N802
+        self, request: pb.ExportSessionRequest, context: Context
+    ) -> pb.ExportSessionResponse:
+        """Read what a session has learnt."""
+        return convert_export.response(await self._service.export_session(*names.parse_session(request.name)))
 
     async def WatchSessions(  # noqa: N802
         self, request: pb.WatchSessionsRequest, context: Context

@@ -14,9 +14,8 @@ from acclimate.adapters.errors import LayoutError
 from acclimate.adapters.folding import BIAS_LIMIT, Folding, fold
 from acclimate.export.activations import ActivationScale, planned_scales
 from acclimate.export.backward.vjp import observe_graph, vjp_graph
-from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Graph
-from acclimate.export.integer import fold_arrays, forward_graph, frozen_graph
+from acclimate.export.integer import fold_arrays, folded, forward_graph, frozen_graph
 from acclimate.export.passes.sites import SITE, Adaptable, at_source, with_sites
 from acclimate.export.ranges import Range, measured_ranges
 from acclimate.export.session import first_output, session
@@ -113,15 +112,29 @@ def test_pixels_feed_the_first_convolution_directly_where_one_scale_fits() -> No
     assert not {"Cast", "QuantizeLinear"} & {node.op for node in forward.nodes}
 
 
-def test_a_site_without_its_own_convolution_is_refused(tiny: Adaptable) -> None:
-    convolution = next(node for node in tiny.graph.nodes if node.op == "Conv")
+def test_a_norm_that_no_convolution_carries_runs_in_float_at_the_session_s_statistics(tiny: Adaptable) -> None:
+    convolution = next(node for node in tiny.graph.nodes if node.op == "Conv" and node.inputs[1] == "block.0.weight")
     names = {convolution.output: convolution.inputs[0]}
     swapped = replace(
         tiny, graph=tiny.graph.copy(node.renamed(names) if node.op == SITE else node for node in tiny.graph.nodes)
     )
-    plan = planned_scales(tiny.graph, measured_ranges(at_source(tiny), pictures(16)), 1.0)
-    with pytest.raises(UnsupportedModel, match="'norm' does not follow a convolution of its own"):
-        fold_arrays(swapped, quantized_weights(tiny.graph), plan)
+    weights, source = quantized_weights(tiny.graph), at_source(swapped)
+    plan = planned_scales(swapped.graph, measured_ranges(source, pictures(64)), 1.0)
+    arrays = fold_arrays(swapped, weights, plan)
+    assert [site.name for site in folded(swapped)] == ["norm", "norm1", "norm2"]
+    assert [len(array) for array in arrays.values()] == [16] * 3
+    forward = forward_graph(swapped, weights, plan)
+    assert list(forward.inputs) == ["image", "scale", "bias", "theta", "stats"]
+    folding = Folding.of(folded(swapped), tiny.parameters, tiny.statistics, arrays)
+    scale, bias = fold(folding, tiny.theta, tiny.stats)
+    rows = {"scale": scale, "bias": bias, "theta": tiny.theta, "stats": tiny.stats}
+    got = first_output(session(forward), pictures(40, seed=5), **rows)
+    frozen = first_output(session(frozen_graph(swapped, weights, plan, folding)), pictures(40, seed=5))
+    np.testing.assert_array_equal(got, frozen)
+    expected = first_output(session(source), pictures(40, seed=5))
+    assert np.abs(got - expected).max() < 0.1 * np.abs(expected).max()
+    moved = first_output(session(forward), pictures(40, seed=5), **rows | {"theta": 2 * tiny.theta})
+    assert np.abs(moved - got).max() > 0.1 * np.abs(expected).max()
 
 
 def test_zero_is_exact_in_every_activation_scale() -> None:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from acclimate.v1 import session_pb2 as acclimate_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"acclimate/v1/session_service.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1a\x61\x63\x63limate/v1/session.proto\"\xa2\x02\n\x14\x43reateSessionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\nsession_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06recipe\x18\x03 \x01(\tH\x01\x88\x01\x01\x12S\n\x11recipe_parameters\x18\x04 \x03(\x0b\x32\x38.acclimate.v1.CreateSessionRequest.RecipeParametersEntry\x12$\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x14.acclimate.v1.Budget\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_session_idB\t\n\x07_recipe\"?\n\x15\x43reateSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"L\n\x13ListSessionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.acclimate.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"#\n\x13ResetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x14ResetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"$\n\x14WatchSessionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x15WatchSessionsResponse\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.acclimate.v1.SessionEvent\"7\n\x05Label\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\r\"H\n\x13SendFeedbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06labels\x18\x02 \x03(\x0b\x32\x13.acclimate.v1.Label\"V\n\x14SendFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x04\x12\x1b\n\x13unknown_request_ids\x18\x03 \x03(\t2\xf6\x04\n\x0eSessionService\x12X\n\rCreateSession\x12\".acclimate.v1.CreateSessionRequest\x1a#.acclimate.v1.CreateSessionResponse\x12O\n\nGetSession\x12\x1f.acclimate.v1.GetSessionRequest\x1a .acclimate.v1.GetSessionResponse\x12U\n\x0cListSessions\x12!.acclimate.v1.ListSessionsRequest\x1a\".acclimate.v1.ListSessionsResponse\x12X\n\rDeleteSession\x12\".acclimate.v1.DeleteSessionRequest\x1a#.acclimate.v1.DeleteSessionResponse\x12U\n\x0cResetSession\x12!.acclimate.v1.ResetSessionRequest\x1a\".acclimate.v1.ResetSessionResponse\x12Z\n\rWatchSessions\x12\".acclimate.v1.WatchSessionsRequest\x1a#.acclimate.v1.WatchSessionsResponse0\x01\x12U\n\x0cSendFeedback\x12!.acclimate.v1.SendFeedbackRequest\x1a\".acclimate.v1.SendFeedbackResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"acclimate/v1/session_service.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1a\x61\x63\x63limate/v1/session.proto\"\xa2\x02\n\x14\x43reateSessionRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x17\n\nsession_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06recipe\x18\x03 \x01(\tH\x01\x88\x01\x01\x12S\n\x11recipe_parameters\x18\x04 \x03(\x0b\x32\x38.acclimate.v1.CreateSessionRequest.RecipeParametersEntry\x12$\n\x06\x62udget\x18\x05 \x01(\x0b\x32\x14.acclimate.v1.Budget\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\r\n\x0b_session_idB\t\n\x07_recipe\"?\n\x15\x43reateSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"<\n\x12GetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"L\n\x13ListSessionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x14ListSessionsResponse\x12\'\n\x08sessions\x18\x01 \x03(\x0b\x32\x15.acclimate.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"$\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"#\n\x13ResetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\">\n\x14ResetSessionResponse\x12&\n\x07session\x18\x01 \x01(\x0b\x32\x15.acclimate.v1.Session\"$\n\x14\x45xportSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xc6\x01\n\x15\x45xportSessionResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x19\n\x11parameters_digest\x18\x04 \x01(\t\x12-\n\nparameters\x18\x05 \x03(\x0b\x32\x19.acclimate.v1.NamedTensor\x12-\n\nstatistics\x18\x06 \x03(\x0b\x32\x19.acclimate.v1.NamedTensor\"$\n\x14WatchSessionsRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"B\n\x15WatchSessionsResponse\x12)\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x1a.acclimate.v1.SessionEvent\"7\n\x05Label\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0b\n\x03row\x18\x02 \x01(\r\x12\r\n\x05label\x18\x03 \x01(\r\"H\n\x13SendFeedbackRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x06labels\x18\x02 \x03(\x0b\x32\x13.acclimate.v1.Label\"V\n\x14SendFeedbackResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x04\x12\x0f\n\x07\x63orrect\x18\x02 \x01(\x04\x12\x1b\n\x13unknown_request_ids\x18\x03 \x03(\t2\xd0\x05\n\x0eSessionService\x12X\n\rCreateSession\x12\".acclimate.v1.CreateSessionRequest\x1a#.acclimate.v1.CreateSessionResponse\x12O\n\nGetSession\x12\x1f.acclimate.v1.GetSessionRequest\x1a .acclimate.v1.GetSessionResponse\x12U\n\x0cListSessions\x12!.acclimate.v1.ListSessionsRequest\x1a\".acclimate.v1.ListSessionsResponse\x12X\n\rDeleteSession\x12\".acclimate.v1.DeleteSessionRequest\x1a#.acclimate.v1.DeleteSessionResponse\x12U\n\x0cResetSession\x12!.acclimate.v1.ResetSessionRequest\x1a\".acclimate.v1.ResetSessionResponse\x12X\n\rExportSession\x12\".acclimate.v1.ExportSessionRequest\x1a#.acclimate.v1.ExportSessionResponse\x12Z\n\rWatchSessions\x12\".acclimate.v1.WatchSessionsRequest\x1a#.acclimate.v1.WatchSessionsResponse0\x01\x12U\n\x0cSendFeedback\x12!.acclimate.v1.SendFeedbackRequest\x1a\".acclimate.v1.SendFeedbackResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,16 +56,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESETSESSIONREQUEST']._serialized_end=801
   _globals['_RESETSESSIONRESPONSE']._serialized_start=803
   _globals['_RESETSESSIONRESPONSE']._serialized_end=865
-  _globals['_WATCHSESSIONSREQUEST']._serialized_start=867
-  _globals['_WATCHSESSIONSREQUEST']._serialized_end=903
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=905
-  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=971
-  _globals['_LABEL']._serialized_start=973
-  _globals['_LABEL']._serialized_end=1028
-  _globals['_SENDFEEDBACKREQUEST']._serialized_start=1030
-  _globals['_SENDFEEDBACKREQUEST']._serialized_end=1102
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=1104
-  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1190
-  _globals['_SESSIONSERVICE']._serialized_start=1193
-  _globals['_SESSIONSERVICE']._serialized_end=1823
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=867
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=903
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=906
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=1104
+  _globals['_WATCHSESSIONSREQUEST']._serialized_start=1106
+  _globals['_WATCHSESSIONSREQUEST']._serialized_end=1142
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_start=1144
+  _globals['_WATCHSESSIONSRESPONSE']._serialized_end=1210
+  _globals['_LABEL']._serialized_start=1212
+  _globals['_LABEL']._serialized_end=1267
+  _globals['_SENDFEEDBACKREQUEST']._serialized_start=1269
+  _globals['_SENDFEEDBACKREQUEST']._serialized_end=1341
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_start=1343
+  _globals['_SENDFEEDBACKRESPONSE']._serialized_end=1429
+  _globals['_SESSIONSERVICE']._serialized_start=1432
+  _globals['_SESSIONSERVICE']._serialized_end=2152
 # @@protoc_insertion_point(module_scope)

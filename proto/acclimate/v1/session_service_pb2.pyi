@@ -86,6 +86,28 @@ class ResetSessionResponse(_message.Message):
     session: _session_pb2.Session
     def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ...) -> None: ...
 
+class ExportSessionRequest(_message.Message):
+    __slots__ = ("name",)
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    def __init__(self, name: _Optional[str] = ...) -> None: ...
+
+class ExportSessionResponse(_message.Message):
+    __slots__ = ("name", "model_version", "version", "parameters_digest", "parameters", "statistics")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    model_version: str
+    version: int
+    parameters_digest: str
+    parameters: _containers.RepeatedCompositeFieldContainer[_session_pb2.NamedTensor]
+    statistics: _containers.RepeatedCompositeFieldContainer[_session_pb2.NamedTensor]
+    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ..., parameters_digest: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ..., statistics: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ...) -> None: ...
+
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("name",)
     NAME_FIELD_NUMBER: _ClassVar[int]

@@ -60,6 +60,11 @@ class SessionServiceStub:
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.SerializeToString,
                 response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.FromString,
                 _registered_method=True)
+        self.ExportSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/ExportSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
         self.WatchSessions = channel.unary_stream(
                 '/acclimate.v1.SessionService/WatchSessions',
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.WatchSessionsRequest.SerializeToString,
@@ -116,6 +121,15 @@ class SessionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportSession(self, request, context):
+        """Reads what a session has learnt: parameters and normalisation statistics by name, all of one version.
+        NOT_FOUND if there is no such session. Changes nothing; safe to retry. The reply takes 4 bytes a value: for
+        normalisation parameters, some tens of kilobytes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchSessions(self, request, context):
         """Streams events from now on: response headers are sent once the watch stands, so nothing after them is
         missed. Ends with OK when the daemon drains; NOT_FOUND for a session that does not exist. Set no deadline.
@@ -161,6 +175,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.ResetSession,
                     request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.FromString,
                     response_serializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ExportSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.ExportSessionResponse.SerializeToString,
             ),
             'WatchSessions': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchSessions,
@@ -309,6 +328,33 @@ class SessionService:
             '/acclimate.v1.SessionService/ResetSession',
             acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.SerializeToString,
             acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/ExportSession',
+            acclimate_dot_v1_dot_session__service__pb2.ExportSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.ExportSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,
