@@ -68,7 +68,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one sample costs: multiply-accumulates counted as two FLOPs, and milliseconds on the export host."""
+    """What one sample costs: multiply-accumulates as two FLOPs, and milliseconds of one core on the export host."""
 
     forward_flops: float
     vjp_flops: float
