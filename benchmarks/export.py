@@ -11,7 +11,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +24,10 @@ from acclimate.export.passes.sites import with_sites
 from acclimate.export.session import first_output, session
 from acclimate.export.trace import traced
 from acclimate.export.verify import Limits, forward_error, relative_error, row_errors
-from benchmarks._architectures import ARCHITECTURES, Architecture
 from benchmarks._report import Report, emit, parser
+
+if TYPE_CHECKING:
+    from benchmarks._architectures import Architecture
 
 HEADROOM = 1.5
 SAMPLES = 16
@@ -114,6 +117,11 @@ def _samples(architecture: Architecture) -> Array:
 
 
 def _chosen(names: str | None) -> list[Architecture]:
+    if find_spec("transformers") is None:
+        print("skipped: the models are those of transformers; pip install '.[bench]'", file=sys.stderr)
+        raise SystemExit(0)
+    from benchmarks._architectures import ARCHITECTURES
+
     known = {architecture.name: architecture for architecture in ARCHITECTURES}
     wanted = names.split(",") if names else list(known)
     unknown = [name for name in wanted if name not in known]
