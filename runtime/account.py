@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from acclimate.adapters.accuracy import Scores, Telemetry, observe
+from acclimate.adapters.accuracy import Telemetry, observe
 from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
@@ -30,19 +30,19 @@ class Account:
         self.tallies = {name: Tally() for name in models}
         self._telemetry = dict.fromkeys(models, Telemetry())
 
-    def answered(self, model: str, session: Session | None, answer: Answer, scores: Scores) -> None:
+    def answered(self, model: str, session: Session | None, answer: Answer) -> None:
         """Count an answer."""
         tally, threshold = self.tallies[model], self._engines[model].manifest.calibration.confidence_threshold
         tally.samples += len(answer.logits)
         tally.queue_seconds.add(answer.queued)
         tally.predict_seconds.add(answer.computed)
         tally.batch_size.add(answer.batch_rows)
-        for entropy, confidence in zip(scores.entropy.tolist(), scores.confidence.tolist(), strict=True):
+        for entropy, confidence in zip(answer.scores.entropy.tolist(), answer.scores.confidence.tolist(), strict=True):
             tally.entropy.add(entropy)
             tally.confidence.add(confidence)
-        self._telemetry[model] = observe(self._telemetry[model], scores, threshold)
+        self._telemetry[model] = observe(self._telemetry[model], answer.scores, threshold)
         if session is not None:
-            session.telemetry = observe(session.telemetry, scores, threshold)
+            session.telemetry = observe(session.telemetry, answer.scores, threshold)
             session.account.requests += 1
             session.account.samples += len(answer.logits)
             session.last_used_at = self._clock.wall()

@@ -83,6 +83,20 @@ def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
     return sequence
 
 
+def check_version(manifest: Manifest, version: str) -> None:
+    """Whether a request may mean this model; the empty version means any.
+
+    Raises:
+        NotFound: the model has no such version.
+    """
+    if version not in ("", manifest.version):
+        raise NotFound(
+            "MODEL_VERSION_NOT_FOUND",
+            f"model {manifest.name!r} has version {manifest.version!r}, not {version!r}",
+            version=version,
+        )
+
+
 def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> NDArray[Any]:
     """The one input tensor `[B, ...]` of a request.
 
@@ -90,12 +104,7 @@ def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> 
         NotFound: the model has no such version. InvalidArgument: tensor name, datatype, shape or value is not
             what the model takes, or an unknown output is asked for.
     """
-    if request.version not in ("", manifest.version):
-        raise NotFound(
-            "MODEL_VERSION_NOT_FOUND",
-            f"model {manifest.name!r} has version {manifest.version!r}, not {request.version!r}",
-            version=request.version,
-        )
+    check_version(manifest, request.version)
     known = [spec.name for spec in manifest.outputs]
     for name in request.outputs:
         if name not in known:

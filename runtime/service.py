@@ -10,21 +10,19 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from acclimate.adapters.accuracy import score
 from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.errors import AcclimateError, FailedPrecondition, NotFound
+from acclimate.runtime.errors import AcclimateError, FailedPrecondition
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.inference import Sequence as SequenceParameters
-from acclimate.runtime.inference import checked_inputs, sequence_of
+from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Answer, Predictor, Ticket
 from acclimate.runtime.sessions.session import Session
-from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SessionTable, unknown_model
 from acclimate.runtime.types import (
     CreateSession,
@@ -101,13 +99,9 @@ class Service:
 
     def model(self, name: str, version: str = "") -> Manifest:
         """One manifest."""
-        engine = self._engine(name)
-        if version not in ("", engine.manifest.version):
-            raise NotFound(
-                "MODEL_VERSION_NOT_FOUND",
-                f"model {name!r} has version {engine.manifest.version!r}, not {version!r}",
-            )
-        return engine.manifest
+        manifest = self._engine(name).manifest
+        check_version(manifest, version)
+        return manifest
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Answer a request; see `ServiceProtocol.infer`."""
@@ -194,10 +188,9 @@ class Service:
 
     def answered(self, ticket: Ticket, answer: Answer) -> None:
         """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
-        scores = score(answer.logits)
         session, model = ticket.session, ticket.engine.manifest.name
-        self._parts.account.answered(model, session, answer, scores)
-        if session is None or session.state is SessionState.CLOSED:
+        self._parts.account.answered(model, session, answer)
+        if session is None or not session.open:
             return
         if ticket.learn and session.cohort.recipe.learns:
             self._parts.account.tallies[model].dropped += session.buffer.extend(ticket.inputs)
@@ -207,7 +200,7 @@ class Service:
     async def learn_before_reply(self, tickets: list[Ticket]) -> None:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
         for ticket in tickets:
-            while ticket.session is not None and ticket.session.state is not SessionState.CLOSED and ticket.session.due:
+            while ticket.session is not None and ticket.session.open and ticket.session.due:
                 await self._parts.learner.step([ticket.session])
 
     async def _infer(self, request: InferRequest) -> InferReply:
@@ -223,7 +216,7 @@ class Service:
                 self._forget_unused(session)
             raise
         reply = self._reply(request, engine.manifest, session, answer)
-        if sequence.end and session is not None and session.from_sequence and session.state is not SessionState.CLOSED:
+        if sequence.end and session is not None and session.from_sequence and session.open:
             self._close(session)
         return reply
 
@@ -235,15 +228,14 @@ class Service:
         answer: Answer,
     ) -> InferReply:
         request_id = request.id or uuid.uuid4().hex
-        scores = score(answer.logits)
         parameters: dict[str, bool | int | float | str] = {
             "acclimate_version": answer.version,
-            "acclimate_entropy": float(scores.entropy.mean()),
-            "acclimate_confidence": float(scores.confidence.mean()),
+            "acclimate_entropy": float(answer.scores.entropy.mean()),
+            "acclimate_confidence": float(answer.scores.confidence.mean()),
         }
         if session is not None:
             parameters["acclimate_session"] = session.id
-            session.answers.remember(request_id, scores.label)
+            session.answers.remember(request_id, answer.scores.label)
         outputs: dict[str, NDArray[Any]] = {manifest.outputs[0].name: answer.logits}
         return InferReply(request.model, manifest.version, request_id, outputs, parameters)
 
@@ -275,7 +267,7 @@ class Service:
 
     def _forget_unused(self, session: Session) -> None:
         """A sequence whose first request came to nothing leaves no session behind."""
-        if session.from_sequence and session.account.requests == 0 and session.state is not SessionState.CLOSED:
+        if session.from_sequence and session.account.requests == 0 and session.open:
             self._close(session)
 
     def _close(self, session: Session) -> None:

@@ -30,7 +30,6 @@ from acclimate.runtime.scheduler import costs
 from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.session import Session
-from acclimate.runtime.sessions.states import SessionState
 
 log = structlog.stdlib.get_logger("acclimate.learner")
 
@@ -112,7 +111,7 @@ class Learner:
 
     def notify(self, session: Session) -> None:
         """The session has gathered samples; step it when it is due and its turn comes."""
-        if session.due and session.state is not SessionState.CLOSED:
+        if session.due and session.open:
             # The key may still name a session that was closed since; this one takes its place.
             self._due[session.key] = session
             self._wake.set()
@@ -120,7 +119,7 @@ class Learner:
     async def run(self) -> None:
         """Step due sessions until `close`."""
         while not self._closing:
-            self._due = {key: s for key, s in self._due.items() if s.due and s.state is not SessionState.CLOSED}
+            self._due = {key: s for key, s in self._due.items() if s.due and s.open}
             if not self._due:
                 self._wake.clear()
                 await self._wake.wait()
@@ -187,7 +186,7 @@ class Learner:
             outcome, restored = Outcome(int(result.outcome[i])), bool(result.restore[i])
             if session.epoch != epoch:
                 outcome, restored = Outcome.SKIPPED_STALE, False
-            if session.state is not SessionState.CLOSED:
+            if session.open:
                 # A reset forgets what was learnt, not what it cost.
                 one = cohort.bank.gather([session.row]) if outcome is Outcome.SKIPPED_STALE else _one(result.state, i)
                 paid = budget.charge(one, np.array([share]), self.budget_time(session))

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.adapters.accuracy import Scores, score
 from acclimate.adapters.layout import Float
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
@@ -50,9 +51,10 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Logits `[B, C]`, the version of the parameters that gave them, and where the time went (seconds)."""
+    """Logits `[B, C]`, what they score, the version of the parameters that gave them, and the time taken (seconds)."""
 
     logits: Float
+    scores: Scores
     version: int
     queued: float
     computed: float
@@ -233,7 +235,7 @@ class Predictor:
             start += len(ticket.inputs)
             if ticket.session is not None:
                 part = ticket.session.corrected(part)
-            answers.append(Answer(part, version, started - ticket.arrived, computed, len(inputs)))
+            answers.append(Answer(part, score(part), version, started - ticket.arrived, computed, len(inputs)))
             self._answered(ticket, answers[-1])
         if self._before_reply is not None:
             await self._before_reply(batch)

@@ -69,6 +69,11 @@ class Session:
         return self.model, self.id
 
     @property
+    def open(self) -> bool:
+        """Whether it can still be used."""
+        return self.state is not SessionState.CLOSED
+
+    @property
     def due(self) -> bool:
         """Whether enough samples are gathered for a step that is not under way already."""
         rows = self.cohort.recipe.batch_rows
@@ -77,7 +82,7 @@ class Session:
     def corrected(self, logits: Float) -> Float:
         """Answers `[B, C]` as the recipe's output stage leaves them; what it remembers, only steps change."""
         cohort = self.cohort
-        if cohort.recipe.outputs == AsIs() or self.state is SessionState.CLOSED:
+        if cohort.recipe.outputs == AsIs() or not self.open:
             return logits
         group = np.zeros(len(logits), np.intp)
         return cohort.recipe.outputs.apply(cohort.engine.source, cohort.bank.gather([self.row]), logits, group)[0]
