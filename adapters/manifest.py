@@ -51,6 +51,21 @@ class Site:
 
 
 @dataclass(frozen=True, slots=True)
+class Lora:
+    """A low-rank update of one frozen weight: `W + (alpha / rank) B A` (Hu et al. 2021, arXiv 2106.09685).
+
+    `a` and `b` name slices of the parameter layout, in PEFT's shapes: `[rank, in]` and `[out, rank]` for a linear
+    layer, `[rank, in, kh, kw]` and `[out, rank, 1, 1]` for a convolution. `name` is the module's path.
+    """
+
+    name: str
+    a: str
+    b: str
+    rank: int
+    alpha: float
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """What the source model looks like on its own calibration data (all unlabelled but `accuracy`).
 
@@ -86,7 +101,10 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A validated manifest; see `docs/bundle-format.md`."""
+    """A validated manifest; see `docs/bundle-format.md`.
+
+    `features` is D, the width of the `features [B, D]` that `observe.onnx` answers beside the logits; 0 for none.
+    """
 
     name: str
     version: str
@@ -101,6 +119,8 @@ class Manifest:
     cost: Cost
     files: Mapping[str, FileEntry]
     provenance: Mapping[str, Any]
+    lora: tuple[Lora, ...] = ()
+    features: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, `format` and `format_version` first."""
@@ -120,6 +140,8 @@ class Manifest:
             "cost": asdict(self.cost),
             "files": {name: asdict(entry) for name, entry in sorted(self.files.items())},
             "provenance": dict(self.provenance),
+            "lora": [asdict(update) for update in self.lora],
+            "features": self.features,
         }
 
     @classmethod
@@ -151,6 +173,8 @@ class Manifest:
                 cost=Cost(**document["cost"]),
                 files={str(name): FileEntry(**entry) for name, entry in document["files"].items()},
                 provenance=dict(document["provenance"]),
+                lora=tuple(Lora(**entry) for entry in document.get("lora", ())),
+                features=int(document.get("features", 0)),
             )
         except KeyError as error:
             raise ManifestError(f"manifest: field {error} is missing; export the bundle again") from error
@@ -170,6 +194,13 @@ class Manifest:
                 raise ManifestError(f"manifest: file name {name!r} must be a plain name inside the bundle")
         parameters = {entry.name: entry.shape for entry in self.parameters.slices}
         statistics = {entry.name: entry.shape for entry in self.statistics.slices}
+        for update in self.lora:
+            shapes = parameters.get(update.a, ())[:1], parameters.get(update.b, ())[1:2]
+            if shapes != ((update.rank,), (update.rank,)):
+                raise ManifestError(
+                    f"manifest: low-rank update {update.name!r} expects slices {update.a!r} and {update.b!r} of "
+                    f"rank {update.rank}; the layout has {parameters.get(update.a)} and {parameters.get(update.b)}"
+                )
         for site in self.sites:
             for table, key in (
                 (parameters, site.scale),
