@@ -1,4 +1,4 @@
-"""`acclimate session`: look at the sessions of a running daemon, reset them, take out what they learnt."""
+"""`acclimate session`: open sessions of a running daemon, look at them, reset them, take out what they learnt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from acclimate.runtime.client import Client, ExportedSession, SessionView
 
 app = typer.Typer(
-    no_args_is_help=True, help="Look at the sessions of a running daemon, reset them, take out what they learnt."
+    no_args_is_help=True, help="Open sessions of a running daemon, look at them, reset them, take out what they learnt."
 )
 
 Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
@@ -50,6 +50,27 @@ def list_(
     typer.echo(f"{len(views)} open; * estimated without labels")
 
 
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="MODEL/SESSION, or MODEL alone: the daemon makes an id.")],
+    recipe: Annotated[str | None, typer.Option(help="Adaptation method. [default: the daemon's]")] = None,
+    seed: Annotated[
+        Path | None,
+        typer.Option("--from", help="What it begins with: a PEFT LoRA directory, or a session's safetensors file."),
+    ] = None,
+    target: Target = LOCAL,
+    as_json: AsJson = False,
+) -> None:
+    """Open a session, at the source or at what was learnt before."""
+    model, session_id = (name, None) if "/" not in name else parse(name)
+    with _client(target) as client:
+        from acclimate.runtime.client import read_seed
+
+        begin = None if seed is None else read_seed(seed)
+        view = client.create_session(model, session_id, recipe=recipe, seed=begin).get()
+    _show(view, as_json)
+
+
 @app.command("get")
 def get(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
     """Show one session."""
@@ -73,40 +94,65 @@ class Form(StrEnum):
 
     SAFETENSORS = "safetensors"
     ONNX = "onnx"
+    PEFT = "peft"
+    ORT_ADAPTER = "ort-adapter"
+
+
+MERGING = {Form.ONNX: "adapted", Form.ORT_ADAPTER: "adapter"}
+"""What is made of the bundle's model, and the exporter's command that makes it."""
 
 
 @app.command("export")
 def export_(
     name: Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, MODEL/SESSION, or SESSION with --model.")],
-    out: Annotated[Path, typer.Option(help="File to write; one that exists is replaced.")],
+    out: Annotated[Path, typer.Option(help="File, or for peft directory, to write; an older one is replaced.")],
     form: Annotated[
-        Form, typer.Option("--format", help="Parameters by name, or the merged int8 model.")
+        Form,
+        typer.Option(
+            "--format", help="Parameters by name; the merged int8 model; a PEFT LoRA directory; an .onnx_adapter file."
+        ),
     ] = Form.SAFETENSORS,
     model: Annotated[str | None, typer.Option(help="Model of the session, where NAME is an id alone.")] = None,
-    bundle: Annotated[Path | None, typer.Option(help="For onnx: folder of the bundle the session runs on.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="For onnx and ort-adapter: folder of the session's bundle.")
+    ] = None,
     target: Target = LOCAL,
 ) -> None:
     """Write what a session has learnt to a file; the session goes on as it is."""
-    if form is Form.ONNX and bundle is None:
-        fail(ExitCode.BAD_CONFIG, "--format onnx merges into the bundle's model; give its folder with --bundle DIR")
+    if form in MERGING and bundle is None:
+        fail(ExitCode.BAD_CONFIG, f"--format {form} is made for the bundle's model; give its folder with --bundle DIR")
     owner, session_id = (model, name) if model is not None and "/" not in name else parse(name)
     with _client(target) as client:
         exported = client.export_session(owner, session_id)
-    if form is Form.SAFETENSORS:
-        _write(exported, out)
-        typer.echo(f"{out}: version {exported.version} of {owner}/{session_id}")
+    if form not in MERGING:
+        left_out = _write_peft(exported, out) if form is Form.PEFT else _write(exported, out)
+        note = f"; left out, as PEFT has no place for them: {', '.join(left_out)}" if left_out else ""
+        typer.echo(f"{out}: version {exported.version} of {owner}/{session_id}{note}")
         return
     with TemporaryDirectory() as folder:
         state = Path(folder, "session.safetensors")
         _write(exported, state)
-        export.run(["adapted", str(bundle), str(state), "--out", str(out)])
+        export.run([MERGING[form], str(bundle), str(state), "--out", str(out)])
 
 
-def _write(exported: ExportedSession, path: Path) -> None:
-    from acclimate.runtime.client.state_file import write_state
+def _write(exported: ExportedSession, path: Path) -> tuple[str, ...]:
+    from acclimate.runtime.client import write_state
 
     try:
         write_state(exported, path)
+    except OSError as error:
+        fail(ExitCode.REFUSED, f"{str(path)!r} cannot be written ({error.strerror})")
+    return ()
+
+
+def _write_peft(exported: ExportedSession, path: Path) -> tuple[str, ...]:
+    """Names of what a PEFT directory cannot hold."""
+    from acclimate.runtime.client import NoLowRankUpdates, write_peft
+
+    try:
+        return write_peft(exported, path)
+    except NoLowRankUpdates as error:
+        fail(ExitCode.REFUSED, str(error))
     except OSError as error:
         fail(ExitCode.REFUSED, f"{str(path)!r} cannot be written ({error.strerror})")
 

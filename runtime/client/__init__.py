@@ -2,7 +2,10 @@
 
 from acclimate.runtime.client.aio import AsyncClient, AsyncSession
 from acclimate.runtime.client.errors import ClientError
+from acclimate.runtime.client.peft_write import NoLowRankUpdates, write_peft
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
+from acclimate.runtime.client.seed_file import read_seed
+from acclimate.runtime.client.state_file import write_state
 from acclimate.runtime.client.sync import Client, Session
 from acclimate.runtime.types import (
     Budget,
@@ -12,6 +15,7 @@ from acclimate.runtime.types import (
     Feedback,
     FeedbackResult,
     NamedTensor,
+    Seed,
     SessionView,
 )
 
@@ -28,8 +32,13 @@ __all__ = [
     "FeedbackResult",
     "ModelInfo",
     "NamedTensor",
+    "NoLowRankUpdates",
     "Prediction",
+    "Seed",
     "ServerInfo",
     "Session",
     "SessionView",
+    "read_seed",
+    "write_peft",
+    "write_state",
 ]

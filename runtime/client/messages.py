@@ -13,8 +13,8 @@ from acclimate.adapters.manifest import TensorSpec
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
-from acclimate.runtime.rpc import convert_oip, convert_sessions, names, tensors
-from acclimate.runtime.types import Budget, Feedback, Scalar
+from acclimate.runtime.rpc import convert_oip, convert_seed, convert_sessions, names, tensors
+from acclimate.runtime.types import Budget, Feedback, Scalar, Seed
 from acclimate.v1 import server_service_pb2, session_pb2, session_service_pb2
 
 
@@ -86,8 +86,9 @@ def create_request(
     recipe: str | None,
     recipe_parameters: Mapping[str, float] | None,
     budget: Budget | None,
+    seed: Seed | None = None,
 ) -> session_service_pb2.CreateSessionRequest:
-    """A CreateSession request; None leaves the choice to the daemon."""
+    """A CreateSession request; None leaves the choice to the daemon, and the session at the source."""
     request = session_service_pb2.CreateSessionRequest(
         parent=names.model_name(model), recipe_parameters=dict(recipe_parameters or {})
     )
@@ -99,6 +100,8 @@ def create_request(
         request.budget.CopyFrom(
             session_pb2.Budget(refill_ms_per_s=budget.refill_ms_per_s, capacity_ms=budget.capacity_ms)
         )
+    if seed is not None:
+        request.seed.CopyFrom(convert_seed.message(seed))
     return request
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 
 from safetensors.numpy import save
@@ -11,7 +13,7 @@ from acclimate.runtime.types import ExportedSession
 
 
 def state_bytes(exported: ExportedSession) -> bytes:
-    """Parameters and statistics `float32` by name, with model, session and version as metadata.
+    """Parameters and statistics `float32` by name; model, session, version and low-rank updates as metadata.
 
     The names are those of the source model, so `load_state_dict(load_file(path), strict=False)` adapts a torch
     module as the session was adapted.
@@ -24,6 +26,7 @@ def state_bytes(exported: ExportedSession) -> bytes:
         "session": exported.session_id,
         "version": str(exported.version),
         "parameters_digest": exported.parameters_digest,
+        "lora": json.dumps([asdict(update) for update in exported.lora]),
     }
     return save(tensors, metadata)
 

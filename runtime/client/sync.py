@@ -16,7 +16,7 @@ from acclimate.runtime.client import messages
 from acclimate.runtime.client.errors import ClientError, client_error
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.rpc import convert_export, convert_sessions, names
-from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, SessionView
+from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
 from acclimate.v1 import server_service_pb2, server_service_pb2_grpc, session_service_pb2_grpc
 from acclimate.v1 import session_service_pb2 as pb
 
@@ -111,9 +111,10 @@ class Client:
         recipe: str | None = None,
         recipe_parameters: Mapping[str, float] | None = None,
         budget: Budget | None = None,
+        seed: Seed | None = None,
     ) -> Session:
-        """Open a session; what is None is the daemon's choice."""
-        request = messages.create_request(model, session_id, recipe, recipe_parameters, budget)
+        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice."""
+        request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed)
         reply = _call(self._sessions.CreateSession, request, self._timeout)
         return self.session(*names.parse_session(reply.session.name))
 

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import numpy as np
-
-from acclimate.adapters.layout import Kind
 from acclimate.runtime.rpc import names
-from acclimate.runtime.types import ExportedSession, NamedTensor
-from acclimate.v1 import session_pb2, session_service_pb2
+from acclimate.runtime.rpc.convert_tensors import lora, lora_message, named_tensor, tensor_message
+from acclimate.runtime.types import ExportedSession
+from acclimate.v1 import session_service_pb2
 
 
 def response(exported: ExportedSession) -> session_service_pb2.ExportSessionResponse:
@@ -19,8 +15,9 @@ def response(exported: ExportedSession) -> session_service_pb2.ExportSessionResp
         model_version=exported.model_version,
         version=exported.version,
         parameters_digest=exported.parameters_digest,
-        parameters=[_message(tensor) for tensor in exported.parameters],
-        statistics=[_message(tensor) for tensor in exported.statistics],
+        parameters=[tensor_message(entry.name, entry.values, entry.kind) for entry in exported.parameters],
+        statistics=[tensor_message(entry.name, entry.values, entry.kind) for entry in exported.statistics],
+        lora=[lora_message(update) for update in exported.lora],
     )
 
 
@@ -37,16 +34,7 @@ def exported_session(message: session_service_pb2.ExportSessionResponse) -> Expo
         model_version=message.model_version,
         version=message.version,
         parameters_digest=message.parameters_digest,
-        parameters=tuple(_tensor(entry) for entry in message.parameters),
-        statistics=tuple(_tensor(entry) for entry in message.statistics),
+        parameters=tuple(named_tensor(entry) for entry in message.parameters),
+        statistics=tuple(named_tensor(entry) for entry in message.statistics),
+        lora=tuple(lora(update) for update in message.lora),
     )
-
-
-def _message(tensor: NamedTensor) -> session_pb2.NamedTensor:
-    values = tensor.values.astype("<f4", copy=False).tobytes()
-    return session_pb2.NamedTensor(name=tensor.name, kind=tensor.kind, shape=tensor.values.shape, values=values)
-
-
-def _tensor(message: session_pb2.NamedTensor) -> NamedTensor:
-    values = np.frombuffer(message.values, "<f4").astype(np.float32).reshape(tuple(message.shape))
-    return NamedTensor(message.name, cast(Kind, message.kind), values)

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from acclimate.runtime import types
 from acclimate.runtime.errors import InvalidArgument
-from acclimate.runtime.rpc import names
+from acclimate.runtime.rpc import convert_seed, names
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.v1 import session_pb2, session_service_pb2
 
@@ -44,9 +44,11 @@ def session_message(view: types.SessionView) -> session_pb2.Session:
             mean_entropy_nats=view.mean_entropy,
             mean_confidence=view.mean_confidence,
             estimated_accuracy=view.estimated_accuracy,
+            estimated_accuracy_doc=view.estimated_accuracy_doc,
             labelled=view.labelled,
             labelled_correct=view.labelled_correct,
             theta_distance=view.theta_distance,
+            drift=dict(view.drift),
         ),
         budget=session_pb2.Budget(refill_ms_per_s=view.budget.refill_ms_per_s, capacity_ms=view.budget.capacity_ms),
         budget_available_ms=view.budget_available_ms,
@@ -81,9 +83,11 @@ def session_view(message: session_pb2.Session) -> types.SessionView:
         mean_entropy=quality.mean_entropy_nats,
         mean_confidence=quality.mean_confidence,
         estimated_accuracy=quality.estimated_accuracy,
+        estimated_accuracy_doc=quality.estimated_accuracy_doc,
         labelled=quality.labelled,
         labelled_correct=quality.labelled_correct,
         theta_distance=quality.theta_distance,
+        drift=dict(quality.drift),
         state_bytes=message.state_bytes,
     )
 
@@ -99,6 +103,7 @@ def event_message(event: types.Event) -> session_pb2.SessionEvent:
         reason=event.reason,
         cost_ms=event.cost_ms,
         samples=event.samples,
+        restored_to=event.restored_to,
     )
 
 
@@ -119,6 +124,7 @@ def event(message: session_pb2.SessionEvent) -> types.Event:
         reason=message.reason,
         cost_ms=message.cost_ms,
         samples=message.samples,
+        restored_to=message.restored_to,
     )
 
 
@@ -126,7 +132,7 @@ def create_session(message: session_service_pb2.CreateSessionRequest) -> types.C
     """The request behind a CreateSession message.
 
     Raises:
-        InvalidArgument: the parent is not one model.
+        InvalidArgument: the parent is not one model, or the seed's tensors are malformed.
     """
     budget = None
     if message.HasField("budget"):
@@ -137,6 +143,7 @@ def create_session(message: session_service_pb2.CreateSessionRequest) -> types.C
         recipe=message.recipe if message.HasField("recipe") else None,
         parameters=dict(message.recipe_parameters),
         budget=budget,
+        seed=convert_seed.seed(message.seed) if message.HasField("seed") else None,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
-from acclimate.adapters.recipes import OFFLINE, RECIPES
+from acclimate.adapters.recipes import RECIPES
 from acclimate.runtime.config import Config
 from acclimate.runtime.metrics.process import rss_bytes
 from acclimate.runtime.rpc.convert_sessions import timestamp
@@ -43,7 +43,7 @@ class ServerServicer(server_service_pb2_grpc.ServerServiceServicer):
             limits=pb.ServerLimits(
                 max_message_bytes=self._config.server.max_message_bytes,
                 max_sessions=self._config.sessions.max_sessions,
-                recipes=sorted(set(RECIPES) - set(OFFLINE)),
+                recipes=sorted(RECIPES),
                 default_recipe=self._config.sessions.default_recipe,
             ),
             models=[manifest.name for manifest in self._service.models()],

@@ -94,23 +94,34 @@ class SessionActivity(_message.Message):
     def __init__(self, requests: _Optional[int] = ..., samples: _Optional[int] = ..., buffered_samples: _Optional[int] = ..., updates: _Optional[int] = ..., rollbacks: _Optional[int] = ..., restorations: _Optional[int] = ..., skipped: _Optional[_Mapping[str, int]] = ..., backward_samples: _Optional[int] = ..., adaptation_time: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class SessionQuality(_message.Message):
-    __slots__ = ("mean_entropy_nats", "mean_confidence", "estimated_accuracy", "labelled", "labelled_correct", "theta_distance")
+    __slots__ = ("mean_entropy_nats", "mean_confidence", "estimated_accuracy", "labelled", "labelled_correct", "theta_distance", "estimated_accuracy_doc", "drift")
+    class DriftEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     MEAN_ENTROPY_NATS_FIELD_NUMBER: _ClassVar[int]
     MEAN_CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
     ESTIMATED_ACCURACY_FIELD_NUMBER: _ClassVar[int]
     LABELLED_FIELD_NUMBER: _ClassVar[int]
     LABELLED_CORRECT_FIELD_NUMBER: _ClassVar[int]
     THETA_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    ESTIMATED_ACCURACY_DOC_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
     mean_entropy_nats: float
     mean_confidence: float
     estimated_accuracy: float
     labelled: int
     labelled_correct: int
     theta_distance: float
-    def __init__(self, mean_entropy_nats: _Optional[float] = ..., mean_confidence: _Optional[float] = ..., estimated_accuracy: _Optional[float] = ..., labelled: _Optional[int] = ..., labelled_correct: _Optional[int] = ..., theta_distance: _Optional[float] = ...) -> None: ...
+    estimated_accuracy_doc: float
+    drift: _containers.ScalarMap[str, float]
+    def __init__(self, mean_entropy_nats: _Optional[float] = ..., mean_confidence: _Optional[float] = ..., estimated_accuracy: _Optional[float] = ..., labelled: _Optional[int] = ..., labelled_correct: _Optional[int] = ..., theta_distance: _Optional[float] = ..., estimated_accuracy_doc: _Optional[float] = ..., drift: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class SessionEvent(_message.Message):
-    __slots__ = ("name", "kind", "time", "version_before", "version_after", "reason", "cost_ms", "samples")
+    __slots__ = ("name", "kind", "time", "version_before", "version_after", "reason", "cost_ms", "samples", "restored_to")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[SessionEvent.Kind]
@@ -122,6 +133,8 @@ class SessionEvent(_message.Message):
         KIND_ROLLED_BACK: _ClassVar[SessionEvent.Kind]
         KIND_RESTORED: _ClassVar[SessionEvent.Kind]
         KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
+        KIND_SEEDED: _ClassVar[SessionEvent.Kind]
+        KIND_DRIFTED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -131,6 +144,8 @@ class SessionEvent(_message.Message):
     KIND_ROLLED_BACK: SessionEvent.Kind
     KIND_RESTORED: SessionEvent.Kind
     KIND_FEEDBACK: SessionEvent.Kind
+    KIND_SEEDED: SessionEvent.Kind
+    KIND_DRIFTED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +154,7 @@ class SessionEvent(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     COST_MS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_TO_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: SessionEvent.Kind
     time: _timestamp_pb2.Timestamp
@@ -147,7 +163,30 @@ class SessionEvent(_message.Message):
     reason: str
     cost_ms: float
     samples: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[SessionEvent.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version_before: _Optional[int] = ..., version_after: _Optional[int] = ..., reason: _Optional[str] = ..., cost_ms: _Optional[float] = ..., samples: _Optional[int] = ...) -> None: ...
+    restored_to: int
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[SessionEvent.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version_before: _Optional[int] = ..., version_after: _Optional[int] = ..., reason: _Optional[str] = ..., cost_ms: _Optional[float] = ..., samples: _Optional[int] = ..., restored_to: _Optional[int] = ...) -> None: ...
+
+class Lora(_message.Message):
+    __slots__ = ("name", "a", "b", "rank", "alpha")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    ALPHA_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    a: str
+    b: str
+    rank: int
+    alpha: float
+    def __init__(self, name: _Optional[str] = ..., a: _Optional[str] = ..., b: _Optional[str] = ..., rank: _Optional[int] = ..., alpha: _Optional[float] = ...) -> None: ...
+
+class Seed(_message.Message):
+    __slots__ = ("tensors", "lora")
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
+    tensors: _containers.RepeatedCompositeFieldContainer[NamedTensor]
+    lora: _containers.RepeatedCompositeFieldContainer[Lora]
+    def __init__(self, tensors: _Optional[_Iterable[_Union[NamedTensor, _Mapping]]] = ..., lora: _Optional[_Iterable[_Union[Lora, _Mapping]]] = ...) -> None: ...
 
 class NamedTensor(_message.Message):
     __slots__ = ("name", "kind", "shape", "values")

@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class CreateSessionRequest(_message.Message):
-    __slots__ = ("parent", "session_id", "recipe", "recipe_parameters", "budget")
+    __slots__ = ("parent", "session_id", "recipe", "recipe_parameters", "budget", "seed")
     class RecipeParametersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -21,12 +21,14 @@ class CreateSessionRequest(_message.Message):
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     RECIPE_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
     parent: str
     session_id: str
     recipe: str
     recipe_parameters: _containers.ScalarMap[str, float]
     budget: _session_pb2.Budget
-    def __init__(self, parent: _Optional[str] = ..., session_id: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., budget: _Optional[_Union[_session_pb2.Budget, _Mapping]] = ...) -> None: ...
+    seed: _session_pb2.Seed
+    def __init__(self, parent: _Optional[str] = ..., session_id: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., budget: _Optional[_Union[_session_pb2.Budget, _Mapping]] = ..., seed: _Optional[_Union[_session_pb2.Seed, _Mapping]] = ...) -> None: ...
 
 class CreateSessionResponse(_message.Message):
     __slots__ = ("session",)
@@ -93,20 +95,22 @@ class ExportSessionRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ...) -> None: ...
 
 class ExportSessionResponse(_message.Message):
-    __slots__ = ("name", "model_version", "version", "parameters_digest", "parameters", "statistics")
+    __slots__ = ("name", "model_version", "version", "parameters_digest", "parameters", "statistics", "lora")
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     STATISTICS_FIELD_NUMBER: _ClassVar[int]
+    LORA_FIELD_NUMBER: _ClassVar[int]
     name: str
     model_version: str
     version: int
     parameters_digest: str
     parameters: _containers.RepeatedCompositeFieldContainer[_session_pb2.NamedTensor]
     statistics: _containers.RepeatedCompositeFieldContainer[_session_pb2.NamedTensor]
-    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ..., parameters_digest: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ..., statistics: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ...) -> None: ...
+    lora: _containers.RepeatedCompositeFieldContainer[_session_pb2.Lora]
+    def __init__(self, name: _Optional[str] = ..., model_version: _Optional[str] = ..., version: _Optional[int] = ..., parameters_digest: _Optional[str] = ..., parameters: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ..., statistics: _Optional[_Iterable[_Union[_session_pb2.NamedTensor, _Mapping]]] = ..., lora: _Optional[_Iterable[_Union[_session_pb2.Lora, _Mapping]]] = ...) -> None: ...
 
 class WatchSessionsRequest(_message.Message):
     __slots__ = ("name",)

@@ -82,9 +82,11 @@ class SessionServiceServicer:
     """
 
     def CreateSession(self, request, context):
-        """Opens a session at the source's parameters. ALREADY_EXISTS if the id is taken, so a retry after a lost
-        reply is safe; NOT_FOUND for an unknown model; INVALID_ARGUMENT for an unknown recipe or parameter;
-        RESOURCE_EXHAUSTED when the daemon holds as many sessions as it may.
+        """Opens a session at the source's parameters, or at a seed. ALREADY_EXISTS if the id is taken, so a retry after
+        a lost reply is safe; NOT_FOUND for an unknown model; INVALID_ARGUMENT for an unknown recipe or parameter, or a
+        seed that does not fit the model; FAILED_PRECONDITION for a seed that fits and that a guard refuses: it lies
+        outside the trust region, or answers the source's canary samples worse than tolerated; RESOURCE_EXHAUSTED when
+        the daemon holds as many sessions as it may. A refusal opens no session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

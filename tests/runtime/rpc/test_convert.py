@@ -46,6 +46,7 @@ EVENTS = st.builds(
     types.Event,
     kind=st.sampled_from(types.EventKind), model=WORDS, session_id=WORDS, at=TIMES,
     version_before=COUNTS, version_after=COUNTS, reason=WORDS, cost_ms=NUMBERS, samples=COUNTS,
+    restored_to=COUNTS,
 )  # fmt: skip
 
 
