@@ -1,6 +1,7 @@
 """Torch models compiled into bundles that adapt without torch.
 
-Needs the extra `export`. The one entry point is `compile_model`.
+Needs the extra `export`. `compile_model` takes a torch module, `compile_hf` a checkpoint of the
+transformers library.
 """
 
 from __future__ import annotations
@@ -8,19 +9,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from acclimate.export.adaptation import Biases, LowRank, Norms
     from acclimate.export.calibration import CalibrationData
     from acclimate.export.compile import compile_model
+    from acclimate.export.hf import compile_hf
     from acclimate.export.report import Report
     from acclimate.export.spec import BundleSpec
     from acclimate.export.trace import Preprocessing
 
-__all__ = ["BundleSpec", "CalibrationData", "Preprocessing", "Report", "compile_model"]
+__all__ = [
+    "Biases",
+    "BundleSpec",
+    "CalibrationData",
+    "LowRank",
+    "Norms",
+    "Preprocessing",
+    "Report",
+    "compile_hf",
+    "compile_model",
+]
 
 _HOMES = {
+    "Biases": "adaptation",
     "BundleSpec": "spec",
     "CalibrationData": "calibration",
+    "LowRank": "adaptation",
+    "Norms": "adaptation",
     "Preprocessing": "trace",
     "Report": "report",
+    "compile_hf": "hf",
     "compile_model": "compile",
 }
 

@@ -35,10 +35,14 @@ class ActivationScale:
 
 @dataclass(frozen=True)
 class ActivationPlan:
-    """Scales by tensor name, and the tensor whose quantized form is the uint8 input itself, if there is one."""
+    """Scales by tensor name, and the tensor whose quantized form is the uint8 input itself, if there is one.
+
+    `rows`: products by frozen matrices measure a scale for every row instead (`row_products.py`).
+    """
 
     scales: Mapping[str, ActivationScale]
     direct: str | None
+    rows: bool = False
 
 
 def planned_scales(graph: Graph, ranges: Mapping[str, Range], headroom: float) -> ActivationPlan:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
+from acclimate.export.adaptation import Adaptation, Biases, LowRank, Norms
 from acclimate.export.calibration_file import IMAGE_LAYOUTS, ImageLayout
 from acclimate.export.errors import CalibrationError, ExportError
 from acclimate.export.spec import BundleSpec
 from acclimate.export.trace import Preprocessing
+from acclimate.export.variants import checked_precisions
 
-ADAPTABLE = ("norm",)
+Number = TypeVar("Number", int, float)
+_KEYS: dict[str, tuple[str, ...]] = {"norm": (), "bias": ("targets",), "lora": ("r", "alpha", "targets")}
 
 
 def image_layout(layout: str) -> ImageLayout:
@@ -25,10 +28,47 @@ def image_layout(layout: str) -> ImageLayout:
     return cast(ImageLayout, layout)
 
 
-def refuse_unknown_adaptation(adapt: str) -> None:
-    """Raise for parameters that this exporter cannot make adaptable."""
-    if adapt not in ADAPTABLE:
-        raise ExportError(f"adapt: {adapt!r} is not offered here; use one of {list(ADAPTABLE)}")
+def adaptations(texts: Sequence[str] | None) -> tuple[Adaptation, ...]:
+    """What `--adapt` names: `norm`, `bias:targets=GLOB`, `lora:r=8,alpha=16,targets=GLOB|GLOB`.
+
+    Several are joined by `+`, or given one by one.
+
+    Raises:
+        ExportError: another word, an unknown key, or a value that is none.
+    """
+    parts = [part.strip() for text in texts or ("norm",) for part in text.split("+")]
+    return tuple(dict.fromkeys(_adaptation(part) for part in parts))
+
+
+def _adaptation(text: str) -> Adaptation:
+    kind, colon, rest = text.partition(":")
+    if kind not in _KEYS:
+        raise ExportError(f"adapt: {text!r} is not offered; use one of {list(_KEYS)}")
+    if kind == "norm":
+        if colon:
+            raise ExportError(f"adapt: {text!r}: norm takes no options; choose norms with --sites")
+        return Norms()
+    options: dict[str, str] = {}
+    for option in rest.split(",") if rest else []:
+        key, equals, value = option.partition("=")
+        if key not in _KEYS[kind] or not equals or key in options:
+            raise ExportError(f"adapt: {option!r} in {text!r} is not a KEY=VALUE of {list(_KEYS[kind])}, each once")
+        options[key] = value
+    globs = tuple(glob for glob in options.get("targets", "*").split("|") if glob)
+    if not globs:
+        raise ExportError(f"adapt: targets in {text!r} is empty; give globs separated by '|', or leave it out")
+    if kind == "bias":
+        return Biases(globs)
+    rank, alpha = options.get("r", "8"), options.get("alpha")
+    return LowRank(_number("r", rank, int), None if alpha is None else _number("alpha", alpha, float), globs)
+
+
+def _number(key: str, value: str, kind: Callable[[str], Number]) -> Number:
+    try:
+        return kind(value)
+    except ValueError as error:
+        wanted = "a whole number" if kind is int else "a number"
+        raise ExportError(f"lora: {key} is {value!r}; give {wanted}") from error
 
 
 def numbers(option: str, text: str, channels: int) -> tuple[float, ...]:
@@ -78,7 +118,28 @@ def labels(classes: str | None, count: Callable[[], int]) -> tuple[str, ...]:
 
 
 def bundle_spec(
-    name: str, classes: tuple[str, ...], sites: list[str] | None, headroom: float, pixels: Preprocessing
+    name: str,
+    classes: tuple[str, ...],
+    sites: list[str] | None,
+    headroom: float,
+    pixels: Preprocessing,
+    adapt: tuple[Adaptation, ...] = (Norms(),),
+    precisions: Sequence[str] | None = None,
 ) -> BundleSpec:
-    """The choices of one export; no glob means every norm."""
-    return BundleSpec(name=name, classes=classes, preprocessing=pixels, sites=tuple(sites or ("*",)), headroom=headroom)
+    """The choices of one export; no glob means every norm.
+
+    Raises:
+        ExportError: globs over norms where no norm is to adapt, or a precision that is not known.
+    """
+    if sites and Norms() not in adapt:
+        raise ExportError(f"sites: {sites} choose norms, but --adapt names none; add --adapt norm")
+    globs = tuple(sites or ("*",))
+    return BundleSpec(
+        name=name,
+        classes=classes,
+        preprocessing=pixels,
+        sites=globs,
+        headroom=headroom,
+        adapt=adapt,
+        precisions=checked_precisions(precisions or ()),
+    )

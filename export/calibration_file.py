@@ -18,8 +18,9 @@ _MOST_CHANNELS = 4
 
 
 def read_calibration(path: Path, layout: ImageLayout = "auto") -> CalibrationData:
-    """Read `x` uint8 `[N, C, H, W]` or `[N, H, W, C]`, and integers `y [N]` if the file has them.
+    """Read `x`, and integers `y [N]` if the file has them.
 
+    `x` is uint8 `[N, C, H, W]` or `[N, H, W, C]`, or token ids `[N, length]` of at least 32 bits.
     `auto` takes the second axis for the channels where it is at most 4 long, else the last one.
 
     Raises:
@@ -37,13 +38,20 @@ def read_calibration(path: Path, layout: ImageLayout = "auto") -> CalibrationDat
         ) from error
     if "x" not in arrays:
         raise CalibrationError(f"calibration: {str(path)!r} has no array 'x'; write it with np.savez(path, x=…, y=…)")
-    return CalibrationData(_channels_first(arrays["x"], layout), arrays.get("y"))
+    x = arrays["x"]
+    samples = x.astype(np.int64) if _are_token_ids(x) else _channels_first(x, layout)
+    return CalibrationData(samples, arrays.get("y"))
+
+
+def _are_token_ids(x: Array) -> bool:
+    return x.ndim == 2 and x.dtype.kind in "iu" and x.dtype.itemsize >= 4
 
 
 def _channels_first(x: Array, layout: ImageLayout) -> Array:
     if x.ndim != 4:
         raise CalibrationError(
-            f"calibration: 'x' is {x.dtype} {list(x.shape)}; expected uint8 [N, C, H, W] or [N, H, W, C]"
+            f"calibration: 'x' is {x.dtype} {list(x.shape)}; expected uint8 [N, C, H, W] or [N, H, W, C], or token "
+            "ids int64 [N, length]"
         )
     if layout == "auto":
         if x.shape[1] > _MOST_CHANNELS and x.shape[3] > _MOST_CHANNELS:

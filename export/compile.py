@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from acclimate.adapters.manifest import FROZEN_FILE, SOURCE_FILE, VJP_FILE, Cost
+from acclimate.adapters.manifest import SOURCE_FILE, Cost
 from acclimate.export.backward.vjp import COTANGENT
 from acclimate.export.bundle_graphs import BundleGraphs, Quantized
 from acclimate.export.calibration import CalibrationData, checked
@@ -21,11 +21,12 @@ from acclimate.export.contents import manifest, source_arrays
 from acclimate.export.cost import flops, milliseconds
 from acclimate.export.errors import CalibrationError, UnsupportedModel
 from acclimate.export.passes.sites import Adaptable, with_sites
-from acclimate.export.progress import stages
-from acclimate.export.report import Report
+from acclimate.export.progress import COMPILER_STAGES, counted, stages
+from acclimate.export.report import Report, sizes_by_kind
 from acclimate.export.spec import BundleSpec
 from acclimate.export.statistics import rows_of_one, source_statistics
 from acclimate.export.trace import traced
+from acclimate.export.variants import checked_precisions, precision_errors
 from acclimate.export.verify import Parity, enforce, forward_error, int8_figures, row_errors
 from acclimate.export.write import refuse_other_content, write_bundle
 
@@ -85,7 +86,7 @@ def compile_origin(
     origin: Origin, data: CalibrationData, spec: BundleSpec, out: Path, notify: Notify | None = None
 ) -> Report:
     """What `compile_model` does, for a model of any origin; `data` is `checked` already."""
-    with nullcontext(notify) if notify is not None else stages(sys.stderr) as show:
+    with nullcontext(notify) if notify is not None else stages(sys.stderr, COMPILER_STAGES) as show:
         return _compiled(origin, data, spec, out, show)
 
 
@@ -94,29 +95,37 @@ def _compiled(origin: Origin, data: CalibrationData, spec: BundleSpec, out: Path
     notify("tracing the model")
     adaptable = origin.adaptable()
     notify("quantizing weights and activations")
-    quantized = Quantized.of(adaptable, data.inputs)
-    graphs = BundleGraphs.of(quantized, spec.headroom)
+    quantized = Quantized.of(adaptable, data.inputs, spec.headroom)
+    graphs = BundleGraphs.of(quantized, spec.headroom, checked_precisions(spec.precisions))
     notify(f"checking against {origin.kind}")
     parity = origin.parity(quantized, graphs)
     enforce(parity, spec.limits)
+    halves = {kind: precision_errors(adaptable, quantized.weights, kind, data.inputs) for kind in spec.precisions}
     notify("measuring source statistics")
     statistics = source_statistics(adaptable, graphs.frozen, graphs.vjp, data, spec.canaries)
+    notify("measuring the effect of headroom")
+    tried = counted(HEADROOMS, "factors")
+    effect = {f"{h:g}": int8_figures(quantized.source, quantized.frozen(h), data) for h in tried}
     notify("measuring cost")
-    files = graphs.serialized() | {SOURCE_FILE: source_arrays(adaptable, graphs.folding, statistics)}
+    files = graphs.serialized() | dict(spec.files)
+    files[SOURCE_FILE] = source_arrays(adaptable, graphs.folding, statistics)
     report = Report(
         name=spec.name,
-        sites=len(adaptable.sites) + len(adaptable.affines),
+        source=origin.kind,
+        sites=adaptable.places,
         parameters=adaptable.parameters.size,
+        kinds=sizes_by_kind(adaptable.parameters),
         model_parameters=origin.parameters,
         float_bytes=4 * origin.parameters,
         file_bytes={name: len(content) for name, content in files.items()},
         nodes={name: len(graph.nodes) for name, graph in graphs.by_file().items()},
         parity=parity,
         limits=spec.limits,
-        cost=_cost(quantized, graphs, files, data),
+        cost=_cost(quantized, graphs, data),
         headroom=spec.headroom,
-        headroom_effect={f"{h:g}": int8_figures(quantized.source, quantized.frozen(h), data) for h in HEADROOMS},
+        headroom_effect=effect,
         calibration_samples=len(data.inputs),
+        precisions=halves,
         seconds=round(time.perf_counter() - start, 2),
     )
     notify("writing")
@@ -133,7 +142,8 @@ def _refuse_non_finite(model: nn.Module) -> None:
 
 
 def _traced(model: nn.Module, data: CalibrationData, spec: BundleSpec) -> Adaptable:
-    adaptable = with_sites(traced(model, spec.preprocessing, data.inputs.shape[1:], data.inputs.dtype), spec.sites)
+    graph = traced(model, spec.preprocessing, data.inputs.shape[1:], data.inputs.dtype)
+    adaptable = with_sites(graph, spec.sites, spec.adapt)
     (logits,) = adaptable.graph.outputs.values()
     if len(logits.shape) != 2 or logits.shape[1] != len(spec.classes):
         raise CalibrationError(
@@ -151,11 +161,12 @@ def _parity(
         forward_rel_error=max(traced_error, rows.logits),
         vjp_rel_error=rows.gradients,
         batch_stats_rel_error=rows.batch_stats,
+        vjp_other_sides=rows.other_sides,
         **int8_figures(quantized.source, graphs.frozen, data),  # type: ignore[arg-type]
     )
 
 
-def _cost(quantized: Quantized, graphs: BundleGraphs, files: Mapping[str, bytes], data: CalibrationData) -> Cost:
+def _cost(quantized: Quantized, graphs: BundleGraphs, data: CalibrationData) -> Cost:
     model = quantized.model
     (image,) = model.graph.inputs
     (logits,) = model.graph.outputs.values()
@@ -167,6 +178,6 @@ def _cost(quantized: Quantized, graphs: BundleGraphs, files: Mapping[str, bytes]
     return Cost(
         forward_flops=flops(quantized.source),
         vjp_flops=flops(graphs.vjp),
-        forward_ms=milliseconds(files[FROZEN_FILE], {image: data.inputs[:1]}, 1),
-        vjp_ms=milliseconds(files[VJP_FILE], rows, size),
+        forward_ms=milliseconds(graphs.frozen, {image: data.inputs[:1]}, 1),
+        vjp_ms=milliseconds(graphs.vjp, rows, size),
     )

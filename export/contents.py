@@ -11,6 +11,7 @@ from safetensors.numpy import save
 
 from acclimate.adapters.folding import Folding
 from acclimate.adapters.manifest import Cost, Manifest, TensorSpec
+from acclimate.export.features import last_linear
 from acclimate.export.graph import Value
 from acclimate.export.integer import folded
 from acclimate.export.onnx_format import OPSET
@@ -37,6 +38,7 @@ def source_arrays(model: Adaptable, folding: Folding, statistics: SourceStatisti
             "fold.input_scale": folding.input_scale,
             "fold.offset": folding.offset,
         }
+        | dict(statistics.others)
     )
 
 
@@ -50,6 +52,7 @@ def manifest(
         "opset": OPSET,
         "source": "torch",
         "headroom": spec.headroom,
+        **spec.provenance,
     }
     return Manifest(
         name=spec.name,
@@ -65,6 +68,8 @@ def manifest(
         cost=cost,
         files=file_entries(files),
         provenance=provenance,
+        lora=tuple(update.lora for update in model.updates),
+        features=0 if (layer := last_linear(model.graph)) is None else layer.width,
     )
 
 

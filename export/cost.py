@@ -47,7 +47,7 @@ def _shapes(graph: Graph) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def milliseconds(model: bytes, feeds: Mapping[str, Array], samples: int) -> float:
+def milliseconds(model: Graph, feeds: Mapping[str, Array], samples: int) -> float:
     """Processor time of one core per sample: the least of several calls on one thread.
 
     Processor rather than wall time, so that a busy host calibrates a budget as an idle one does.

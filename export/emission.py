@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from acclimate.export.activations import ActivationPlan
 from acclimate.export.graph import Graph, Node
+from acclimate.export.passes.biases import BIAS_SITE
 from acclimate.export.passes.sites import SITE, Adaptable
 from acclimate.export.weights import QuantizedWeight
 
@@ -17,18 +18,20 @@ SiteTensors = Callable[[int], tuple[str, str]]
 
 @dataclass(frozen=True)
 class Fused:
-    """A node with the site and the ReLU it absorbs; `output` is the last one's."""
+    """A node with the site, the bias (a slice of theta) and the ReLU it absorbs; `output` is the last one's."""
 
     node: Node
     site: int | None
     output: str
+    bias: str | None = None
 
 
 @dataclass(frozen=True)
 class Emission:
     """The graph being written, and what its choices rest on.
 
-    `quantized` names the uint8 form of the tensors that have one; `reals` are those of them with a float form too.
+    `quantized` names the uint8 form of the tensors that have one; `reals` are those of them with a float form too, and
+    `rows` those whose rows were quantized one by one (`row_products.py`).
     `site_tensors` are the scale and the bias of a folded site, by its index; a slice of theta or stats is a tensor
     of the slice's own name.
     """
@@ -40,6 +43,7 @@ class Emission:
     site_tensors: SiteTensors
     quantized: dict[str, str]
     reals: set[str]
+    rows: set[str] = field(default_factory=set)
 
     def scale(self, tensor: str) -> tuple[str, str]:
         """Names of a tensor's scale and zero point."""
@@ -75,21 +79,29 @@ def folded_sites(graph: Graph) -> frozenset[int]:
 
 
 def fused(graph: Graph) -> list[Fused]:
-    """The nodes in order, each with the single-reader norm and ReLU that follow it."""
+    """The nodes in order, each with the single-reader bias, norm and ReLU that follow it."""
     carried = folded_sites(graph)
     consumers, absorbed, result = graph.consumers(), set[str](), list[Fused]()
     for node in graph.nodes:
         if node.output in absorbed:
             continue
-        output, site = node.output, None
-        for follower in (SITE, "Relu"):
+        output, site, bias = node.output, None, None
+        for follower in _followers(node, graph):
             readers = consumers.get(output, [])
-            allowed = ("Conv",) if follower == SITE else ("Conv", "Add")
-            if follower == SITE and readers and readers[0].attributes.get("site") not in carried:
+            if len(readers) != 1 or readers[0].op != follower:
                 continue
-            if node.op in allowed and len(readers) == 1 and readers[0].op == follower:
-                output = readers[0].output
-                absorbed.add(output)
-                site = readers[0].attributes["site"] if follower == SITE else site
-        result.append(Fused(node, site, output))
+            if follower == SITE and readers[0].attributes["site"] not in carried:
+                continue
+            output = readers[0].output
+            absorbed.add(output)
+            site = readers[0].attributes["site"] if follower == SITE else site
+            bias = readers[0].attributes["slice"] if follower == BIAS_SITE else bias
+        result.append(Fused(node, site, output, bias))
     return result
+
+
+def _followers(node: Node, graph: Graph) -> tuple[str, ...]:
+    """What a node may absorb, in this order."""
+    if node.op == "Conv":
+        return (BIAS_SITE, SITE, "Relu") if node.inputs[1] in graph.constants else (SITE, "Relu")
+    return ("Relu",) if node.op == "Add" else ()

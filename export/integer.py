@@ -20,6 +20,7 @@ from acclimate.export.backward.vjp import STATS, THETA
 from acclimate.export.emission import Emission, folded_sites, fused
 from acclimate.export.graph import Graph, Value, pruned
 from acclimate.export.integer_ops import EMIT, in_float
+from acclimate.export.integer_updates import with_updates_behind_norms, without_updates
 from acclimate.export.passes.sites import SITE, Adaptable
 from acclimate.export.weights import QuantizedWeight
 
@@ -30,6 +31,7 @@ def fold_arrays(
     model: Adaptable, weights: Mapping[str, QuantizedWeight], plan: ActivationPlan
 ) -> dict[str, NDArray[np.float32]]:
     """`weight_scale`, `input_scale` and `offset`, `[S]` each over the folded sites in order, for `Folding.of`."""
+    model = without_updates(model)
     producers, folded = model.graph.producers(), folded_sites(model.graph)
     columns = {name: [np.empty(0, np.float32)] for name in FOLD_ARRAYS}
     for node in model.graph.nodes:
@@ -46,7 +48,7 @@ def fold_arrays(
 
 def folded(model: Adaptable) -> tuple[Site, ...]:
     """The sites whose channels `scale` and `bias` pack, in that order."""
-    indices = folded_sites(model.graph)
+    indices = folded_sites(without_updates(model).graph)
     return tuple(site for index, site in enumerate(model.sites) if index in indices)
 
 
@@ -54,22 +56,23 @@ def forward_graph(model: Adaptable, weights: Mapping[str, QuantizedWeight], plan
     """`forward.onnx`: the sample, and of one session what the model has use for.
 
     `scale [S]` float32 and `bias [S]` int32 as `fold` returns them, for the norms that a convolution carries;
-    `theta [P]` and `stats [Q]` float32, for those that run in float.
+    `theta [P]` and `stats [Q]` float32, for what runs in float: other norms, low-rank updates, biases.
     """
+    model, plan = with_updates_behind_norms(model, plan)
     graph = model.graph.copy(())
     sites = folded(model)
     for part, dtype in ((SCALE, np.float32), (BIAS, np.int32)):
         sizes = {f"{part}.{site.name}": site.channels for site in sites}
-        _split(graph, part, np.dtype(dtype), sizes)
+        split_packed(graph, part, np.dtype(dtype), sizes)
     for part, layout in ((THETA, model.parameters), (STATS, model.statistics)):
-        _split(graph, part, np.dtype(np.float32), {entry.name: entry.size for entry in layout.slices})
+        split_packed(graph, part, np.dtype(np.float32), {entry.name: entry.size for entry in layout.slices})
     result = _integer(model, graph, weights, plan)
     read = {name for node in result.nodes for name in node.inputs}
     result.inputs = {n: value for n, value in result.inputs.items() if n in model.graph.inputs or n in read}
     return result
 
 
-def _split(graph: Graph, part: str, dtype: np.dtype[Any], sizes: Mapping[str, int]) -> None:
+def split_packed(graph: Graph, part: str, dtype: np.dtype[Any], sizes: Mapping[str, int]) -> None:
     """An input that packs tensors, and the tensors: slices of it, so that the unread ones cost nothing."""
     graph.inputs[part] = graph.values[part] = Value(dtype, (sum(sizes.values()),))
     if len(sizes) > 1 and part in (SCALE, BIAS):
@@ -85,7 +88,8 @@ def _split(graph: Graph, part: str, dtype: np.dtype[Any], sizes: Mapping[str, in
 def frozen_graph(
     model: Adaptable, weights: Mapping[str, QuantizedWeight], plan: ActivationPlan, folding: Folding
 ) -> Graph:
-    """`frozen.onnx`: the same graph with the source model's numbers as constants."""
+    """`frozen.onnx`: the same graph with the source model's numbers as constants, and without updates."""
+    model = without_updates(model)
     graph = model.graph.copy(())
     sites = folded(model)
     ends = np.cumsum([site.channels for site in sites])[:-1]

@@ -6,12 +6,16 @@ from collections.abc import Callable
 
 import numpy as np
 
+from acclimate.export import integer_updates
 from acclimate.export.activations import MOVERS
 from acclimate.export.emission import Emission, Fused
 from acclimate.export.graph import Graph, Node
 from acclimate.export.onnx_format import CONTRIB
 from acclimate.export.passes.affines import PARAMETER
+from acclimate.export.passes.biases import BIAS_SITE
+from acclimate.export.passes.low_rank import LOW_RANK
 from acclimate.export.passes.sites import SITE
+from acclimate.export.row_products import row_product
 from acclimate.export.weights import QuantizedWeight
 
 
@@ -28,6 +32,9 @@ def _conv(fused: Fused, to: Emission) -> None:
         scale, bias = to.site_tensors(fused.site)
     else:
         scale, bias = _constant_scales(node, weight, to)
+        if fused.bias is not None:
+            unit = to.plan.scales[node.inputs[0]].scale * weight.scale.astype(np.float64)
+            bias = integer_updates.bias_in_units(fused.bias, unit, to)
     attributes = {key: value for key, value in node.attributes.items() if key != "auto_pad"}
     inputs = (*image, values, scale, zeros, *to.scale(fused.output), bias)
     to.quantized[fused.output] = to.graph.add("QLinearConv", inputs, name=f"{fused.output}.q", **attributes)
@@ -69,6 +76,13 @@ def _gemm(fused: Fused, to: Emission) -> None:
     if weight is None or weight.axis != 0 or not plain or node.attributes.get("transA", 0):
         in_float(fused, to)
         return
+    if to.plan.rows:
+        shift = node.inputs[2] if len(node.inputs) > 2 else ""
+        product = f"{fused.output}.product" if shift else fused.output
+        row_product(node.inputs[0], node.inputs[1], product, to)
+        if shift:
+            to.graph.add("Add", (product, to.real(shift)), name=fused.output)
+        return
     values = to.graph.constant(weight.values, name=f"{node.inputs[1]}.int8")
     zeros = to.graph.constant(np.zeros(len(weight.scale), np.int8))
     scale, bias = _constant_scales(node, weight, to)
@@ -77,13 +91,12 @@ def _gemm(fused: Fused, to: Emission) -> None:
 
 
 def _matmul(fused: Fused, to: Emission) -> None:
-    """Integer products with a float result.
-
-    The activation's scale is a calibrated constant. One measured on the spot would make a sample's answer depend on
-    the others in its batch.
-    """
+    """Integer products with a float result, by calibrated scales or by rows, as the plan says."""
     node = fused.node
     weight = to.weights.get(node.inputs[1])
+    if to.plan.rows and weight is not None and weight.axis == 1:
+        row_product(node.inputs[0], node.inputs[1], fused.output, to)
+        return
     if weight is None or weight.axis != 1 or node.inputs[0] not in to.plan.scales:
         in_float(fused, to)
         return
@@ -148,6 +161,8 @@ EMIT: dict[str, Callable[[Fused, Emission], None]] = {
     "GlobalAveragePool": _global_average_pool,
     "Gemm": _gemm,
     "MatMul": _matmul,
+    BIAS_SITE: integer_updates.bias,
+    LOW_RANK: integer_updates.low_rank,
     PARAMETER: _parameter,
     SITE: _site,
     **dict.fromkeys(MOVERS, _move),

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
+from acclimate.adapters.manifest import WEIGHTS_FILE
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import BATCH, Array, Graph, Node, Value
 
 OPSET = 20
 IR_VERSION = 10
 CONTRIB = "com.microsoft"
+_ROWS = "batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a constant lies in the file of shared weights, bytes."""
+
+    offset: int
+    length: int
+
+
+_NOWHERE: Mapping[str, Place] = MappingProxyType({})
 
 
 def from_onnx(model: onnx.ModelProto) -> Graph:
@@ -44,8 +59,14 @@ def from_onnx(model: onnx.ModelProto) -> Graph:
     return graph
 
 
-def to_onnx(graph: Graph, name: str = "graph", extra_outputs: Iterable[str] = ()) -> onnx.ModelProto:
-    """Write a graph as a model; `extra_outputs` are intermediate tensors to return as well."""
+def to_onnx(
+    graph: Graph, name: str = "graph", extra_outputs: Iterable[str] = (), places: Mapping[str, Place] = _NOWHERE
+) -> onnx.ModelProto:
+    """Write a graph as a model.
+
+    `extra_outputs` are intermediate tensors to return as well; the constants in `places` are written as external data
+    of the shared file, the others into the model.
+    """
     outputs = dict(graph.outputs) | {extra: graph.values[extra] for extra in extra_outputs}
     nodes = [
         helper.make_node(
@@ -61,14 +82,28 @@ def to_onnx(graph: Graph, name: str = "graph", extra_outputs: Iterable[str] = ()
     proto = helper.make_graph(
         nodes,
         name,
-        [_info(key, value) for key, value in graph.inputs.items()],
+        [_info(key, value, f"{key}.rows" if key in graph.constants else _ROWS) for key, value in graph.inputs.items()],
         [_info(key, value) for key, value in outputs.items()],
-        [numpy_helper.from_array(np.asarray(array, order="C"), key) for key, array in graph.constants.items()],
+        [_initializer(key, array, places.get(key)) for key, array in graph.constants.items()],
     )
     domains = [helper.make_opsetid("", OPSET)]
     if any(node.domain == CONTRIB for node in graph.nodes):
         domains.append(helper.make_opsetid(CONTRIB, 1))
     return helper.make_model(proto, opset_imports=domains, ir_version=IR_VERSION, producer_name="acclimate")
+
+
+def _initializer(name: str, array: Array, place: Place | None) -> onnx.TensorProto:
+    if place is None:
+        return numpy_helper.from_array(np.asarray(array, order="C"), name)
+    tensor = onnx.TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=helper.np_dtype_to_tensor_dtype(array.dtype),
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", WEIGHTS_FILE), ("offset", place.offset), ("length", place.length)):
+        tensor.external_data.add(key=key, value=str(value))
+    return tensor
 
 
 def _value(info: onnx.ValueInfoProto) -> Value | None:
@@ -79,8 +114,9 @@ def _value(info: onnx.ValueInfoProto) -> Value | None:
     return Value(np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), tuple(shape))
 
 
-def _info(name: str, value: Value) -> onnx.ValueInfoProto:
-    shape = ["batch" if size == BATCH else size for size in value.shape]
+def _info(name: str, value: Value, rows: str = _ROWS) -> onnx.ValueInfoProto:
+    """`rows` names the batch; an input with a default may have other rows than the rest, and has a name of its own."""
+    shape = [rows if size == BATCH else size for size in value.shape]
     return helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), shape)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, inliner, numpy_helper, version_converter
 
+from acclimate.export.adaptation import Norms
 from acclimate.export.backward.vjp import ALPHA, BATCH_STATS, COTANGENT, GRAD_THETA, MIX, STATS, THETA
 from acclimate.export.calibration import CalibrationData, checked
 from acclimate.export.compile import Notify, Origin, compile_origin
@@ -22,6 +23,7 @@ from acclimate.export.passes.simplify import simplified
 from acclimate.export.passes.sites import Adaptable, with_sites
 from acclimate.export.report import Report
 from acclimate.export.spec import BundleSpec
+from acclimate.export.torch_import import is_pickle
 from acclimate.export.trace import INPUT, OUTPUT, Preprocessing
 from acclimate.export.write import refuse_other_content
 
@@ -70,7 +72,6 @@ def read_onnx(path: Path, sample_shape: tuple[int, ...], preprocessing: Preproce
     if len(graph.outputs) != 1:
         raise UnsupportedModel(f"onnx: outputs are {list(graph.outputs)}; a classifier with one is expected")
     graph = simplified(_with_pixels(_renamed(graph), sample_shape, preprocessing))
-    _refuse_folded(graph)
     shape = graph.outputs[OUTPUT].shape
     if len(shape) != 2 or shape[0] != BATCH or shape[1] < 2:
         raise UnsupportedModel(f"onnx: the output has shape {list(shape)}; logits [batch, classes] are expected")
@@ -94,7 +95,9 @@ def compile_onnx(
             raise CalibrationError(
                 f"classes: {len(spec.classes)} names were given, but the model returns {model.classes} logits"
             )
-        return with_sites(model.graph, spec.sites)
+        if Norms() in spec.adapt:
+            _refuse_folded(model.graph)
+        return with_sites(model.graph, spec.sites, spec.adapt)
 
     origin = Origin(
         kind="onnx",
@@ -107,8 +110,15 @@ def compile_onnx(
 
 def _loaded(path: Path) -> onnx.ModelProto:
     try:
+        if is_pickle(path):
+            raise ExportError(
+                f"onnx: {str(path)!r} is a pickle checkpoint, which may run code when it is opened; where you trust "
+                "it, write the model with torch.onnx.export, or convert its weights for `acclimate export torch`"
+            )
         proto = onnx.load(path)
         onnx.checker.check_model(proto)
+    except ExportError:
+        raise
     except OSError as error:
         raise ExportError(f"onnx: {str(path)!r} cannot be read ({error.strerror or error})") from error
     except Exception as error:

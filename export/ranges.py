@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from acclimate.export.graph import Array, Graph
+from acclimate.export.progress import counted
 from acclimate.export.session import batches, run, session
 
 
@@ -35,7 +36,7 @@ def measured_ranges(graph: Graph, inputs: Array) -> dict[str, Range]:
     (image,) = graph.inputs
     low: dict[str, float] = {}
     high: dict[str, float] = {}
-    for rows in batches(len(inputs)):
+    for rows in counted(batches(len(inputs)), "batches"):
         for name, value in run(running, {image: inputs[rows]}).items():
             low[name] = min(low.get(name, 0.0), float(value.min()))
             high[name] = max(high.get(name, 0.0), float(value.max()))

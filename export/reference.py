@@ -7,7 +7,7 @@ the algebra of `backward/norm_site.py` is used here.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acclimate.adapters.manifest import Site
+from acclimate.export.branches import Branches, taken
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import Array
 from acclimate.export.passes.affines import Affine
+from acclimate.export.passes.low_rank import Update
 from acclimate.export.passes.sites import Adaptable
 from acclimate.export.trace import Preprocessed, Preprocessing
 
@@ -79,14 +81,34 @@ class _ReferenceSite(nn.Module):
         return y.transpose(1, 2).reshape(shape) if len(y) != shape[0] else y.reshape(shape)
 
 
+class _RowWeights(nn.Module):
+    """A layer that each row runs with weights of its own: `W + (alpha / rank) B A`, and its own bias."""
+
+    def __init__(self, module: nn.Module, weights: Mapping[str, Sequence[Tensor]]) -> None:
+        super().__init__()
+        self.module, self.weights = module, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run `[B, ...]`, or `[B * L, ...]` whose rows belong to B samples."""
+        count = len(next(iter(self.weights.values())))
+        answers = [
+            torch.func.functional_call(self.module, {name: parts[i] for name, parts in self.weights.items()}, (rows,))
+            for i, rows in enumerate(x.chunk(count))
+        ]
+        return torch.cat(answers)
+
+
 def reference(
     model: nn.Module,
     preprocessing: Preprocessing,
     adaptable: Adaptable,
     rows: RowBatch,
     weights: Mapping[str, Array],
+    branches: Branches | None = None,
 ) -> RowResult:
     """Run `rows` through a float64 copy of `model`, with some parameters replaced by `weights`.
+
+    Rectifiers take the sides of `branches`, where these are given.
 
     Raises:
         UnsupportedModel: a site's name is not a module of `model`.
@@ -98,7 +120,7 @@ def reference(
             parameters[name].copy_(torch.from_numpy(np.array(array)))
     twin = twin.double().requires_grad_(False)
     if not adaptable.sites:
-        return _rows_alone(Preprocessed(twin, preprocessing).double(), adaptable, rows)
+        return _rows_alone(Preprocessed(twin, preprocessing).double(), adaptable, rows, branches)
     theta = torch.from_numpy(rows.theta).double().requires_grad_()
     stats = torch.from_numpy(rows.stats).double()
     parts = {entry.name: theta[:, entry.span] for entry in adaptable.parameters.slices}
@@ -108,23 +130,58 @@ def reference(
         _replace(twin, replacement.site.name, replacement)
     for affine in adaptable.affines:
         _with_row_affine(twin, affine, parts)
-    logits: Tensor = Preprocessed(twin, preprocessing).double()(torch.from_numpy(rows.inputs))
+    _with_row_weights(twin, adaptable, theta)
+    with taken(branches):
+        logits: Tensor = Preprocessed(twin, preprocessing).double()(torch.from_numpy(rows.inputs))
     (gradient,) = torch.autograd.grad(logits, theta, torch.from_numpy(rows.cotangent).double())
     moments = torch.cat([stats[:, :0], *(moment for site in sites for moment in site.seen)], dim=1)
     return RowResult(logits.detach().numpy(), gradient.numpy(), moments.detach().numpy())
 
 
-def _rows_alone(model: nn.Module, adaptable: Adaptable, rows: RowBatch) -> RowResult:
+def _rows_alone(model: Preprocessed, adaptable: Adaptable, rows: RowBatch, branches: Branches | None) -> RowResult:
     """Without batch norms rows have nothing in common: each runs by itself, its parameters in the module's place."""
     logits, gradients = [], []
     for i in range(len(rows.inputs)):
         theta = torch.from_numpy(rows.theta[i]).double().requires_grad_()
-        own = {f"model.{e.name}": theta[e.span].reshape(e.shape) for e in adaptable.parameters.slices}
-        answer: Tensor = torch.func.functional_call(model, own, torch.from_numpy(rows.inputs[i : i + 1]))
+        named = {e.name: theta[e.span].reshape(e.shape) for e in adaptable.parameters.slices}
+        updated = {update.weight: _updated(model.model, update, named) for update in adaptable.updates}
+        own = {f"model.{name}": tensor for name, tensor in (named | updated).items() if ".lora_" not in name}
+        with taken(branches, i):
+            answer: Tensor = torch.func.functional_call(model, own, torch.from_numpy(rows.inputs[i : i + 1]))
         (gradient,) = torch.autograd.grad(answer, theta, torch.from_numpy(rows.cotangent[i : i + 1]).double())
         logits.append(answer.detach().numpy()[0])
         gradients.append(gradient.numpy())
     return RowResult(np.stack(logits), np.stack(gradients), np.empty((len(logits), 0)))
+
+
+def _updated(model: nn.Module, update: Update, theta: Mapping[str, Tensor]) -> Tensor:
+    """`W + (alpha / rank) B A` of one row, as the module holds it.
+
+    Raises:
+        UnsupportedModel: the weight is not a parameter of the model.
+    """
+    weight = dict(model.named_parameters()).get(update.weight)
+    if weight is None:
+        raise UnsupportedModel(
+            f"lora: {update.weight!r} is not a parameter of the model; its name was lost in tracing; leave it out"
+        )
+    a, b = theta[update.lora.a], theta[update.lora.b]
+    product = (b.flatten(1) @ a.flatten(1)) * (update.lora.alpha / update.lora.rank)
+    return weight + (product.T if update.transposed else product.reshape(weight.shape))
+
+
+def _with_row_weights(model: nn.Module, adaptable: Adaptable, theta: Tensor) -> None:
+    """Replace the modules whose weights or biases sessions adapt."""
+    named = [{e.name: row[e.span].reshape(e.shape) for e in adaptable.parameters.slices} for row in theta.unbind()]
+    weights: dict[str, dict[str, list[Tensor]]] = {}
+    for update in adaptable.updates:
+        rows = [_updated(model, update, row) for row in named]
+        weights.setdefault(update.lora.name, {})[update.weight.removeprefix(f"{update.lora.name}.")] = rows
+    for site in adaptable.biases:
+        leaf = site.slice.removeprefix(f"{site.name}.")
+        weights.setdefault(site.name, {})[leaf] = [row[site.slice] for row in named]
+    for name, parts in weights.items():
+        _replace(model, name, _RowWeights(_submodule(model, name), parts))
 
 
 def _with_row_affine(model: nn.Module, affine: Affine, theta: Mapping[str, Tensor]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from acclimate.export.graph import Array, Graph
 from acclimate.export.onnx_format import to_onnx
+from acclimate.export.progress import counted
 
 BATCH_SIZE = 64
 
@@ -37,5 +38,5 @@ def batches(count: int, size: int = BATCH_SIZE) -> list[slice]:
 def first_output(running: onnxruntime.InferenceSession, inputs: Array, **fixed: Array) -> NDArray[np.float32]:
     """The first output for all samples, batch by batch; `fixed` feeds are the same for every batch."""
     name = running.get_inputs()[0].name
-    parts = [running.run(None, {name: inputs[rows], **fixed})[0] for rows in batches(len(inputs))]
+    parts = [running.run(None, {name: inputs[rows], **fixed})[0] for rows in counted(batches(len(inputs)), "batches")]
     return np.concatenate(parts)

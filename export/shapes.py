@@ -33,6 +33,8 @@ def with_measured_shapes(graph: Graph) -> Graph:
         found.append(run(running, feeds))
     result = graph.copy()
     for name, small in found[0].items():
+        if not isinstance(small, np.ndarray):
+            raise UnsupportedModel(f"{name!r} is a sequence of tensors, which is not supported")
         pairs = zip(small.shape, found[1][name].shape, strict=True)
         sizes = [_size(a, b, name) for a, b in pairs]
         rows = sizes[0][1] if sizes and sizes[0][0] == BATCH else 1

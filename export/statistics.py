@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Calibration
-from acclimate.export.backward.vjp import ALPHA, COTANGENT, GRAD_THETA, MIX, STATS, THETA
+from acclimate.export.backward.vjp import ALPHA, COTANGENT, GRAD_THETA, MIX, STATS, THETA, observe_graph
 from acclimate.export.calibration import CalibrationData
+from acclimate.export.features import FEATURES, feature_arrays, last_linear
 from acclimate.export.graph import Array, Graph
 from acclimate.export.passes.sites import Adaptable
-from acclimate.export.session import first_output, run, session
+from acclimate.export.progress import counted
+from acclimate.export.session import batches, first_output, run, session
 
 FISHER_BATCH = 64
+HISTOGRAM_BINS = 20
 
 
 @dataclass(frozen=True)
 class SourceStatistics:
-    """Arrays of `source.safetensors` beyond theta and stats, and the manifest's calibration figures."""
+    """Arrays of `source.safetensors` beyond theta and stats, and the manifest's calibration figures.
+
+    `others` are those that a reader may do without, by their names there.
+    """
 
     fisher: Float
     class_prior: Float
     canary_inputs: Array
     canary_labels: NDArray[np.int64]
     calibration: Calibration
+    others: Mapping[str, Array] = field(default_factory=dict)
 
 
 def source_statistics(
     model: Adaptable, frozen: Graph, vjp: Graph, data: CalibrationData, canaries: int
 ) -> SourceStatistics:
-    """Measure everything: figures and prior on the quantized model, the Fisher through `vjp.onnx`."""
+    """Measure everything: figures and prior on the quantized model, Fisher and features through `vjp.onnx`."""
     probabilities = softmax(first_output(session(frozen), data.inputs))
     predicted = probabilities.argmax(1)
     answers = predicted if data.labels is None else data.labels
@@ -43,7 +52,35 @@ def source_statistics(
         canary_inputs=np.ascontiguousarray(data.inputs[chosen]),
         canary_labels=answers[chosen].astype(np.int64),
         calibration=confidence_figures(probabilities, data.labels),
+        others=histograms(probabilities) | features(model, vjp, data.inputs, answers),
     )
+
+
+def histograms(probabilities: NDArray[np.float64]) -> dict[str, Array]:
+    """Shares of the samples by entropy, in 20 equal bins from 0 to ln C, and by confidence, from 0 to 1."""
+    classes = probabilities.shape[1]
+    entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-300))).sum(1)
+    # Rounding may push the entropy of a uniform answer past the last bin's edge.
+    inside = np.clip(entropy, 0, math.log(classes))
+    shares = {
+        "histogram.entropy": np.histogram(inside, HISTOGRAM_BINS, (0, math.log(classes)))[0],
+        "histogram.confidence": np.histogram(probabilities.max(1), HISTOGRAM_BINS, (0, 1))[0],
+    }
+    return {name: (count / len(probabilities)).astype(np.float32) for name, count in shares.items()}
+
+
+def features(model: Adaptable, vjp: Graph, inputs: Array, answers: NDArray[np.int64]) -> dict[str, Array]:
+    """Figures of the last linear layer's inputs, normalised with the source's statistics; none without such a layer."""
+    layer = last_linear(model.graph)
+    if layer is None:
+        return {}
+    observe, seen, made = session(observe_graph(vjp)), [], []
+    image, logits = next(iter(model.graph.inputs)), next(iter(model.graph.outputs))
+    for part in counted(batches(len(inputs)), "batches"):
+        outputs = run(observe, rows_of_one(model, len(inputs[part]), alpha=0.0) | {image: inputs[part]})
+        seen.append(outputs[FEATURES])
+        made.append(outputs[logits])
+    return feature_arrays(layer, np.concatenate(seen), np.concatenate(made), answers.astype(np.int64))
 
 
 def softmax(logits: Float) -> NDArray[np.float64]:
@@ -82,7 +119,7 @@ def fisher(model: Adaptable, vjp: Graph, inputs: Array) -> Float:
     image, logits = next(iter(model.graph.inputs)), next(iter(model.graph.outputs))
     size = min(FISHER_BATCH, len(inputs))
     squares = []
-    for start in range(0, len(inputs) - size + 1, size):
+    for start in counted(range(0, len(inputs) - size + 1, size), "batches"):
         feeds = rows_of_one(model, size, alpha=1.0) | {image: inputs[start : start + size]}
         classes = model.graph.outputs[logits].shape[1]
         outputs = run(running, feeds | {COTANGENT: np.zeros((size, classes), np.float32)})

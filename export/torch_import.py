@@ -78,26 +78,36 @@ def load_weights(model: nn.Module, path: Path) -> None:
 def refuse_pickle(path: Path) -> None:
     """Raise for a file that only unpickling, which runs code, could open, whatever its suffix says."""
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
+        found = is_pickle(path)
     except OSError as error:
         raise ExportError(f"weights: {str(path)!r} cannot be read ({error.strerror or error})") from error
-    if path.suffix.lower() in PICKLE_SUFFIXES or start.startswith(_PICKLE_STARTS):
+    if found:
         raise ExportError(
             f"weights: {str(path)!r} is a pickle checkpoint, which may run code when it is opened; convert it where "
             "you trust it: safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
         )
 
 
+def is_pickle(path: Path) -> bool:
+    """Whether a file is named or begins like a pickle.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file.read(4).startswith(_PICKLE_STARTS) or path.suffix.lower() in PICKLE_SUFFIXES
+
+
 def class_count(model: nn.Module, sample_shape: tuple[int, ...]) -> int:
-    """Width of the logits that `model` returns for float32 samples `[2, *sample_shape]`.
+    """Width of the logits that `model` returns for pictures `[2, C, H, W]` float32, or token ids `[2, length]` int64.
 
     Raises:
         UnsupportedModel: it fails on such samples, or returns something else than `[2, classes]`.
     """
+    dtype = torch.int64 if len(sample_shape) == 1 else torch.float32
     try:
         with torch.no_grad():
-            logits = model(torch.zeros((2, *sample_shape)))
+            logits = model(torch.zeros((2, *sample_shape), dtype=dtype))
     except Exception as error:
         # Whatever the user's module raises, most likely because of the samples' shape.
         raise UnsupportedModel(

@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 from torch import Tensor, nn
 
 from acclimate.export.errors import UnsupportedModel
-from acclimate.export.graph import Graph
+from acclimate.export.graph import BATCH, Graph
 from acclimate.export.onnx_format import OPSET, from_onnx
 from acclimate.export.passes.sequences import without_sequences
 from acclimate.export.passes.simplify import simplified
@@ -68,7 +68,8 @@ def traced(
         dtype: uint8 for images, int64 for token ids.
 
     Raises:
-        UnsupportedModel: torch cannot export the model; the message carries torch's first line.
+        UnsupportedModel: torch cannot export the model, or only for one size of the batch; the message carries
+            torch's first line.
     """
     wrapped = Preprocessed(model, preprocessing).eval()
     example = torch.from_numpy(np.ones((2, *sample_shape), dtype))
@@ -96,7 +97,10 @@ def traced(
             exporter_log.setLevel(level)
     if program is None:
         raise UnsupportedModel("torch returned no program for this model")
-    return _unprefixed(simplified(with_measured_shapes(without_sequences(from_onnx(program.model_proto)))))
+    graph = from_onnx(program.model_proto)
+    if any(value.shape[:1] != (BATCH,) for value in graph.inputs.values()):
+        raise UnsupportedModel("the model fixes the batch, as len(x) in its forward does; use x.shape[0]")
+    return _unprefixed(simplified(with_measured_shapes(without_sequences(graph))))
 
 
 def _reason(error: BaseException) -> str:

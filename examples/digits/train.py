@@ -14,6 +14,7 @@ from torch.nn import functional
 from acclimate.examples.digits.data import Digits, load
 from acclimate.examples.digits.model import CLASSES, DigitsNet
 from acclimate.export import BundleSpec, CalibrationData, Report, compile_model
+from acclimate.export.report_page import page
 
 BUNDLE = Path(__file__).parent / "bundle"
 CALIBRATION = 600
@@ -94,7 +95,7 @@ def main() -> None:
     fitted = digits.train.head(len(digits.train) - CALIBRATION)
     model = train(fitted)
     report = export(model, digits.train.tail(CALIBRATION), arguments.out)
-    print(report.page())  # noqa: T201
+    print(page(report))  # noqa: T201
     print(f"Float accuracy on the dev split: {100 * accuracy(model, digits.dev):.2f} %")  # noqa: T201
 
 

@@ -50,6 +50,16 @@ def log(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     return {0: tape.add("Div", grad, node.inputs[0])}
 
 
+def sine(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Sin: the cosine."""
+    return {0: tape.add("Mul", grad, tape.add("Cos", node.inputs[0]))}
+
+
+def cosine(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """Cos: minus the sine."""
+    return {0: tape.add("Neg", tape.add("Mul", grad, tape.add("Sin", node.inputs[0])))}
+
+
 def sqrt(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     """Sqrt: `1 / (2 y)`."""
     return {0: tape.add("Div", tape.add("Mul", grad, tape.number(0.5)), node.output)}
@@ -65,6 +75,13 @@ def softmax(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
     axis = tape.integers(int(node.attributes.get("axis", -1)))
     total = tape.add("ReduceSum", tape.add("Mul", grad, node.output), axis, keepdims=1)
     return {0: tape.add("Mul", node.output, tape.add("Sub", grad, total))}
+
+
+def log_softmax(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """LogSoftmax: `g - exp(y) sum(g)` along its axis."""
+    axis = tape.integers(int(node.attributes.get("axis", -1)))
+    total = tape.add("ReduceSum", grad, axis, keepdims=1)
+    return {0: tape.add("Sub", grad, tape.add("Mul", tape.add("Exp", node.output), total))}
 
 
 def _bell(x: str, rate: float, height: float, tape: Tape) -> str:

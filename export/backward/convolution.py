@@ -47,6 +47,17 @@ def _transposed(grad: str, weight: str, before: list[int], beyond: list[int], ta
     return result
 
 
+def conv_transpose(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
+    """ConvTranspose: the convolution that it transposes, of the same kernel."""
+    if tape.wants(node, 1) or tape.wants(node, 2):
+        raise UnsupportedModel(f"{node.op} {node.output!r}: its weights depend on adapted parameters; not supported")
+    if "output_shape" in node.attributes:
+        raise UnsupportedModel(f"{node.op} {node.output!r}: output_shape is not supported; give explicit pads")
+    rank = len(tape.shape(node.inputs[0])) - 2
+    same = {key: node.attributes[key] for key in ("strides", "dilations", "group") if key in node.attributes}
+    return {0: tape.add("Conv", grad, node.inputs[1], pads=explicit_pads(node, tape, rank), **same)}
+
+
 def flipped_kernel(weight: str, group: int, tape: Tape) -> str:
     """`[G*O, I, *k]` -> `[G*I, O, *k]` with the kernel axes reversed; made of operators an engine folds at load."""
     outputs, inputs, *kernel = tape.shape(weight)

@@ -10,12 +10,23 @@ from acclimate.export.graph import Node
 
 
 def gemm(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
-    """Gemm `alpha A B + beta C`: `alpha g B^T`."""
-    if node.attributes.get("transA", 0) or any(tape.wants(node, i) for i in (1, 2)):
-        raise UnsupportedModel(f"Gemm {node.output!r}: only the left matrix, untransposed, may depend on theta")
-    transposed = 1 - int(node.attributes.get("transB", 0))
-    alpha = float(node.attributes.get("alpha", 1.0))
-    return {0: tape.add("Gemm", grad, node.inputs[1], transB=transposed, alpha=alpha)}
+    """Gemm `alpha A B + beta C` with A, B transposed or not: `alpha g B^T`, `alpha A^T g`, and `beta g` summed."""
+    left, right = node.inputs[:2]
+    turned = [int(node.attributes.get(key, 0)) for key in ("transA", "transB")]
+    alpha, beta = (float(node.attributes.get(key, 1.0)) for key in ("alpha", "beta"))
+    grads = {}
+    if tape.wants(node, 0) and turned[0]:
+        grads[0] = tape.add("Gemm", right, grad, transA=turned[1], transB=1, alpha=alpha)
+    elif tape.wants(node, 0):
+        grads[0] = tape.add("Gemm", grad, right, transB=1 - turned[1], alpha=alpha)
+    if tape.wants(node, 1) and turned[1]:
+        grads[1] = tape.add("Gemm", grad, left, transA=1, transB=turned[0], alpha=alpha)
+    elif tape.wants(node, 1):
+        grads[1] = tape.add("Gemm", left, grad, transA=1 - turned[0], alpha=alpha)
+    if tape.wants(node, 2):
+        share = grad if beta == 1 else tape.add("Mul", grad, tape.number(beta))
+        grads[2] = tape.summed_to(share, tape.shape(node.inputs[2]), tape.shape(node.output))
+    return grads
 
 
 def matmul(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:

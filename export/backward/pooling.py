@@ -39,14 +39,19 @@ def _reduced_axes(node: Node, tape: Tape) -> list[int]:
         axes = tape.graph.constants[node.inputs[1]].tolist()
     axes = [axis % rank for axis in axes or range(rank)]
     if any(tape.shape(node.inputs[0])[axis] == BATCH for axis in axes):
-        raise UnsupportedModel(f"{node.op} {node.output!r} averages over the batch")
+        raise UnsupportedModel(f"{node.op} {node.output!r} reduces the batch; samples must not depend on each other")
     return axes
+
+
+def kept_shape(node: Node, tape: Tape) -> tuple[list[int], list[int]]:
+    """A reduction's input shape with 1 for every reduced axis, and these axes; raises where one is the batch."""
+    axes = _reduced_axes(node, tape)
+    return [1 if axis in axes else size for axis, size in enumerate(tape.shape(node.inputs[0]))], axes
 
 
 def _spread(node: Node, grad: str, tape: Tape) -> str:
     """The gradient of a reduction repeated along the reduced axes."""
-    shape, axes = tape.shape(node.inputs[0]), _reduced_axes(node, tape)
-    kept = [1 if axis in axes else size for axis, size in enumerate(shape)]
+    shape, (kept, _) = tape.shape(node.inputs[0]), kept_shape(node, tape)
     column = tape.add("Reshape", grad, tape.integers(*kept))
     return tape.add("Expand", column, tape.integers(*(1 if size == BATCH else size for size in shape)))
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from acclimate.export.backward.resampling import reflected
 from acclimate.export.backward.tape import Tape
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import BATCH, Node
@@ -41,16 +42,16 @@ def expand(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
 
 
 def pad(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
-    """Pad with a constant: the inner part."""
-    if node.attributes.get("mode", "constant") != "constant":
-        raise UnsupportedModel(f"Pad {node.output!r}: mode {node.attributes['mode']!r} is not supported")
+    """Pad: the inner part, with zeros where it cropped; in modes other than `constant`, copies are added up."""
     shape = tape.shape(node.inputs[0])
     pads = pad_widths(node, tape)
+    if node.attributes.get("mode", "constant") != "constant":
+        return {0: reflected(node, pads, grad, tape)}
+    if min([0, *(width for pair in pads for width in pair)]) < 0:
+        return {0: _padded(grad, [(-before, -after) for before, after in pads], tape)}
     axes = [axis for axis, (before, after) in enumerate(pads) if before or after]
     starts = [pads[axis][0] for axis in axes]
     ends = [pads[axis][0] + shape[axis] for axis in axes]
-    if min([0, *(width for pair in pads for width in pair)]) < 0:
-        raise UnsupportedModel(f"Pad {node.output!r}: negative pads are not supported")
     return {0: tape.add("Slice", grad, tape.integers(*starts), tape.integers(*ends), tape.integers(*axes))}
 
 
@@ -68,11 +69,12 @@ def pad_widths(node: Node, tape: Tape) -> list[tuple[int, int]]:
 
 
 def slice_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
-    """Slice with positive steps: zeros between and around the taken elements."""
+    """Slice: zeros between and around the taken elements."""
     shape, taken = tape.shape(node.inputs[0]), tape.shape(node.output)
     parts = _slice_ranges(node, tape)
-    if any(step < 0 or shape[axis] == BATCH for axis, (_, step) in parts.items()):
-        raise UnsupportedModel(f"Slice {node.output!r}: negative steps and slices of the batch are not supported")
+    if any(shape[axis] == BATCH for axis in parts):
+        raise UnsupportedModel(f"Slice {node.output!r}: slices of the batch are not supported")
+    grad, parts = _forwards(grad, parts, shape, taken, tape)
     steps = [parts.get(axis, (0, 1))[1] for axis in range(len(shape))]
     if shape[0] != BATCH and max(steps) > 1:
         raise UnsupportedModel(f"Slice {node.output!r}: steps where the batch is not the first axis are not supported")
@@ -85,6 +87,24 @@ def slice_(node: Node, grad: str, tape: Tape) -> Mapping[int, str]:
         start = min(start + shape[axis] if start < 0 else start, shape[axis])
         around.append((start, shape[axis] - start - (taken[axis] - 1) * steps[axis] - 1))
     return {0: _padded(_with_gaps(grad, taken, steps, tape), around, tape)}
+
+
+def _forwards(
+    grad: str, parts: dict[int, tuple[int, int]], shape: tuple[int, ...], taken: tuple[int, ...], tape: Tape
+) -> tuple[str, dict[int, tuple[int, int]]]:
+    """The gradient reversed along the axes that were taken backwards, and ranges whose steps are positive."""
+    backwards = [axis for axis, (_, step) in parts.items() if step < 0]
+    if not backwards:
+        return grad, parts
+    ones = [-1] * len(backwards)
+    ends = tape.integers(*[-(2**31)] * len(backwards))
+    grad = tape.add("Slice", grad, tape.integers(*ones), ends, tape.integers(*backwards), tape.integers(*ones))
+    result = dict(parts)
+    for axis in backwards:
+        start, step = parts[axis]
+        first = min(start + shape[axis] if start < 0 else start, shape[axis] - 1)
+        result[axis] = (first + (taken[axis] - 1) * step, -step)
+    return grad, result
 
 
 def _with_gaps(grad: str, taken: tuple[int, ...], steps: list[int], tape: Tape) -> str:

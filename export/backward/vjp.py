@@ -15,9 +15,10 @@ from acclimate.export.backward.norm_site import RowInputs, SiteInputs, SiteTape,
 from acclimate.export.backward.rules import RULES
 from acclimate.export.backward.tape import Tape
 from acclimate.export.errors import UnsupportedModel
+from acclimate.export.features import COTANGENT_FEATURES, FEATURES, last_linear
 from acclimate.export.graph import BATCH, Graph, Node, Value, pruned
 from acclimate.export.passes.affines import PARAMETER
-from acclimate.export.passes.sites import SITE, Adaptable
+from acclimate.export.passes.sites import SITE, Adaptable, over_rows
 
 THETA, STATS, MIX, ALPHA, COTANGENT = "theta", "stats", "mix", "alpha", "cotangent"
 GRAD_THETA, BATCH_STATS = "grad_theta", "batch_stats"
@@ -28,10 +29,12 @@ def vjp_graph(model: Adaptable) -> Graph:
 
     Inputs: the model's own, `theta [B, P]`, `stats [B, Q]`, `mix [B, B]`, `alpha [B]`, `cotangent [B, C]`.
     Outputs: the logits, `grad_theta [B, P]`, `batch_stats [B, Q]` (mean and biased variance of each row's group).
+    A model with a last linear layer has the output `features [B, D]`, and the optional input `cotangent_features`.
 
     Raises:
         UnsupportedModel: an operator between theta and the logits has no backward rule.
     """
+    model = over_rows(model)
     ((logits, value),) = model.graph.outputs.items()
     tape = Tape(_with_inputs(model, value), dependent_on_theta(model.graph.nodes))
     rows = _row_inputs(tape)
@@ -48,7 +51,7 @@ def vjp_graph(model: Adaptable) -> Graph:
         index = node.attributes["site"]
         site = model.sites[index]
         saved[index] = site_forward(node.inputs[0], _inputs(site, columns), rows, site.epsilon, node.output, tape)
-    grads = _reverse(model, saved, rows, tape, {logits: [COTANGENT]})
+    grads = _reverse(model, saved, rows, tape, {logits: [COTANGENT]} | _features(model, tape))
     _collect(GRAD_THETA, [grads[entry.name] for entry in model.parameters.slices], model.parameters.size, tape)
     # A model without batch norms has no statistics, and answers the empty ones it was given.
     moments = [name for index in sorted(saved) for name in (saved[index].group_mean, saved[index].group_var)] or [STATS]
@@ -65,6 +68,7 @@ def observe_graph(vjp: Graph) -> Graph:
     graph = vjp.copy()
     del graph.outputs[GRAD_THETA]
     del graph.inputs[COTANGENT]
+    graph.inputs.pop(COTANGENT_FEATURES, None)
     return pruned(graph)
 
 
@@ -110,6 +114,25 @@ def _reverse(
     if missing:
         raise UnsupportedModel(f"the logits do not depend on {missing}; leave these sites out")
     return result
+
+
+def _features(model: Adaptable, tape: Tape) -> dict[str, list[str]]:
+    """Declare features and their cotangent; returns where the cotangent enters.
+
+    An initializer of the input's name makes it optional: absent, it is a row of zeros for all rows.
+    """
+    layer = last_linear(model.graph)
+    if layer is None:
+        return {}
+    value = Value(np.dtype(np.float32), (BATCH, layer.width))
+    if layer.tensor != FEATURES:
+        tape.graph.add("Identity", (layer.tensor,), name=FEATURES)
+    tape.graph.values[FEATURES] = tape.graph.outputs[FEATURES] = value
+    if layer.tensor not in tape.dependent:
+        return {}
+    tape.graph.values[COTANGENT_FEATURES] = tape.graph.inputs[COTANGENT_FEATURES] = value
+    tape.graph.constant(np.zeros((1, layer.width), np.float32), name=COTANGENT_FEATURES)
+    return {layer.tensor: [COTANGENT_FEATURES]}
 
 
 def _with_inputs(model: Adaptable, logits: Value) -> Graph:

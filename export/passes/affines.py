@@ -1,4 +1,4 @@
-"""Gains and shifts of layer, group and root-mean-square norms become slices of theta.
+"""Gains and shifts of layer, group, instance and root-mean-square norms become slices of theta.
 
 Requires: a simplified graph. Ensures: every matched norm is its normalisation alone, followed by a Mul and an Add
 whose right sides are `Parameter` nodes: no inputs, the attributes `slice` (a name of the parameter layout) and
@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import numpy as np
 
+from acclimate.export.adaptation import matches
 from acclimate.export.errors import UnsupportedModel
 from acclimate.export.graph import BATCH, Array, Graph, Node, Value, pruned
 from acclimate.export.passes.simplify import VIEW
@@ -59,6 +59,7 @@ def with_affines(graph: Graph, patterns: Sequence[str] = ("*",)) -> Affines:
     Raises:
         UnsupportedModel: one module normalises twice, or normalises something that is not in rows of the batch.
     """
+    graph = graph.copy()
     lift = _Lift(graph, graph.copy(()), graph.producers(), graph.consumers(), [], {}, set())
     seen: list[str] = []
     for node in graph.nodes:
@@ -67,10 +68,12 @@ def with_affines(graph: Graph, patterns: Sequence[str] = ("*",)) -> Affines:
         name = _module(node, lift)
         if name is not None:
             seen.append(name)
-        if name is None or not any(fnmatchcase(name, pattern) for pattern in patterns):
+        if name is None or not matches(name, patterns):
             lift.result.nodes.append(node)
         elif node.op == "LayerNormalization":
             _layer_norm(name, node, lift)
+        elif node.op == "InstanceNormalization":
+            _instance_norm(name, node, lift)
         else:
             _product(name, node, lift)
     return Affines(pruned(lift.result), tuple(lift.lifted), lift.tensors, tuple(seen))
@@ -82,6 +85,9 @@ def _module(node: Node, lift: _Lift) -> str | None:
         gain = node.inputs[1]
         last = int(node.attributes.get("axis", -1)) in (-1, len(lift.source.shape(node.inputs[0])) - 1)
         return gain.removesuffix(_GAIN) if gain.endswith(_GAIN) and last else None
+    if node.op == "InstanceNormalization":
+        gain = node.inputs[1]
+        return gain.removesuffix(_GAIN) if gain.endswith(_GAIN) else None
     if node.op != "Mul":
         return None
     for gain, normal in (node.inputs, node.inputs[::-1]):
@@ -116,6 +122,20 @@ def _layer_norm(name: str, node: Node, lift: _Lift) -> None:
         lift.result.values[made] = lift.source.values[node.output]
     lift.result.nodes.append(Node(node.op, (x, ones), (normal,), node.attributes))
     _affine(name, (gain, shift), (normal, scaled, node.output), -1, lift)
+
+
+def _instance_norm(name: str, node: Node, lift: _Lift) -> None:
+    x, *affine = node.inputs
+    rank, channels = len(lift.source.shape(x)), lift.source.shape(node.inputs[1])[0]
+    plain = (lift.result.constant(make(channels, np.float32)) for make in (np.ones, np.zeros))
+    tensors = lift.result.fresh("normal"), lift.result.fresh("scaled"), node.output
+    for made in tensors[:2]:
+        lift.result.values[made] = lift.source.values[node.output]
+    lift.result.nodes.append(Node(node.op, (x, *plain), tensors[:1], node.attributes))
+    viewed = [f"{constant}{VIEW}{channels}{'x1' * (rank - 2)}" for constant in affine]
+    for view, constant in zip(viewed, affine, strict=True):
+        lift.source.constants[view] = lift.source.constants[constant].reshape(-1, *[1] * (rank - 2))
+    _affine(name, (viewed[0], viewed[1]), tensors, 1 - rank, lift)
 
 
 def _product(name: str, node: Node, lift: _Lift) -> None:

@@ -60,10 +60,30 @@ def _whole_pool(node: Node, graph: Graph) -> list[Node]:
     return [node]
 
 
+def _pooled_padding(node: Node, graph: Graph) -> list[Node]:
+    """Zeros before MaxPool that stay zeros, written as the smallest number.
+
+    ONNX Runtime 1.31 (`pad_fusion.cc`) merges a Pad by zero into the pool, whose own padding is minus infinity: wrong
+    wherever a window at the edge has negative numbers only.
+    """
+    pad = next((other for other in graph.nodes if node.inputs[0] in other.outputs), None)
+    if pad is None or pad.op != "Pad" or pad.attributes.get("mode", "constant") != "constant":
+        return [node]
+    value = graph.constants.get(pad.inputs[2]) if len(pad.inputs) > 2 and pad.inputs[2] else np.zeros(())
+    if value is None or np.any(value):
+        return [node]
+    padded = graph.fresh("padded")
+    graph.values[padded] = graph.values[node.inputs[0]]
+    tiny = graph.constant(float(np.finfo(np.float32).tiny), np.float32)
+    again = Node("Pad", (*pad.inputs[:2], tiny, *pad.inputs[3:]), (padded,), pad.attributes)
+    return [again, Node(node.op, (padded,), node.outputs, node.attributes)]
+
+
 REWRITES: dict[str, Callable[[Node, Graph], list[Node]]] = {
     "AveragePool": _whole_pool,
     "Split": _split,
     "Gather": _selected,
+    "MaxPool": _pooled_padding,
     "Expand": _expanded,
     "Pow": _power,
 }

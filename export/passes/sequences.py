@@ -1,4 +1,4 @@
-"""Sequences of tensors, which torch writes for splits into unequal parts, become slices.
+"""Sequences of tensors, which torch writes for splits, become slices.
 
 Requires: a graph from `onnx_format.from_onnx`. Ensures: no SplitToSequence into constant sizes is left whose parts
 are taken at constant positions.
@@ -27,12 +27,13 @@ def without_sequences(graph: Graph) -> Graph:
 
 def _sizes(split: Node, graph: Graph) -> np.ndarray | None:
     sizes = graph.constants.get(split.inputs[1]) if len(split.inputs) > 1 else None
-    return sizes if sizes is not None and sizes.ndim == 1 else None
+    return sizes if sizes is not None and sizes.ndim <= 1 else None
 
 
 def _part(split: Node, taken: Node, graph: Graph) -> Node:
-    ends = np.cumsum(graph.constants[split.inputs[1]])
-    position = int(graph.constants[taken.inputs[1]])
+    sizes, position = graph.constants[split.inputs[1]], int(graph.constants[taken.inputs[1]])
+    # One size is that of every part but the last, which a Slice past the end cuts as well.
+    ends = sizes * np.arange(1, position + 2) if sizes.ndim == 0 else np.cumsum(sizes)
     start = int(ends[position - 1]) if position else 0
     places = (start, int(ends[position]), int(split.attributes.get("axis", 0)))
     bounds = (graph.constant(np.array([place], np.int64)) for place in places)

@@ -134,7 +134,8 @@ def _canonical(node: Node, graph: Graph) -> list[Node]:
     if node.op in REWRITES and node.inputs[0] in graph.values:
         return REWRITES[node.op](node, graph)
     if node.op == "Conv" and len(node.inputs) == 3 and not np.any(graph.constants.get(node.inputs[2], 1)):
-        return [replace(node, inputs=node.inputs[:2])]
+        # A module's bias is kept though it is zero yet, for it may be adaptable.
+        return [node if node.inputs[2].endswith(".bias") else replace(node, inputs=node.inputs[:2])]
     return [node]
 
 

@@ -52,11 +52,16 @@ def test_the_graphs_are_valid_and_declare_what_the_format_says(bundle: tuple[Pat
     expected = {
         "frozen.onnx": (["image"], ["logits"]),
         "forward.onnx": (["image", "scale", "bias"], ["logits"]),
-        "vjp.onnx": (["image", "theta", "stats", "mix", "alpha", "cotangent"], ["logits", "grad_theta", "batch_stats"]),
-        "observe.onnx": (["image", "theta", "stats", "mix", "alpha"], ["logits", "batch_stats"]),
+        "vjp.onnx": (
+            ["image", "theta", "stats", "mix", "alpha", "cotangent"],
+            ["logits", "features", "grad_theta", "batch_stats"],
+        ),
+        "observe.onnx": (["image", "theta", "stats", "mix", "alpha"], ["logits", "features", "batch_stats"]),
     }
     for name, names in expected.items():
         running = session((path / name).read_bytes())
+        defaults = [entry.name for entry in running.get_overridable_initializers()]
+        assert defaults == (["cotangent_features"] if name == "vjp.onnx" else []), name
         assert ([i.name for i in running.get_inputs()], [o.name for o in running.get_outputs()]) == names, name
     for name in ("vjp.onnx", "observe.onnx"):
         onnx.checker.check_model(onnx.load(path / name), full_check=True)
@@ -67,6 +72,8 @@ def test_the_arrays_fit_the_layouts(bundle: tuple[Path, Report]) -> None:
     described, arrays = manifest(path), load_file(path / "source.safetensors")
     size, channels = described.parameters.size, sum(site.channels for site in described.sites)
     shapes = {name: array.shape for name, array in arrays.items()}
+    width = described.features
+    assert width == 8
     assert shapes == {
         "theta": (size,),
         "stats": (described.statistics.size,),
@@ -77,6 +84,15 @@ def test_the_arrays_fit_the_layouts(bundle: tuple[Path, Report]) -> None:
         "fold.weight_scale": (channels,),
         "fold.input_scale": (channels,),
         "fold.offset": (channels,),
+        "histogram.entropy": (20,),
+        "histogram.confidence": (20,),
+        "features.centres": (1, width),
+        "features.shares": (1,),
+        "features.factor": (width, width),
+        "features.residual": (width,),
+        "features.weight": (3, width),
+        "features.scale": (3,),
+        "features.bias": (3,),
     }
     assert (arrays["fisher"] >= 0).all()
     assert np.count_nonzero(arrays["fisher"]) > 0.8 * size

@@ -9,19 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ad  # type: ignore[import-untyped]
 import pytest
 import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from acclimate.adapters.manifest import Manifest
-from acclimate.export.backward.vjp import ALPHA, COTANGENT, GRAD_THETA, MIX, STATS, THETA, vjp_graph
+from acclimate.export.backward.vjp import GRAD_THETA, vjp_graph
 from acclimate.export.bundle_graphs import BundleGraphs, Quantized
 from acclimate.export.calibration import CalibrationData
 from acclimate.export.errors import CalibrationError, ExportError, UnsupportedModel
-from acclimate.export.onnx_check import gradient_error, preprocessed
-from acclimate.export.onnx_format import OPSET
+from acclimate.export.onnx_check import gradient_error
 from acclimate.export.onnx_import import OnnxModel, compile_onnx, read_onnx
 from acclimate.export.passes.sites import with_sites
 from acclimate.export.session import run, session
@@ -124,47 +122,6 @@ def test_the_gradient_check_sees_a_wrong_gradient(path: Path) -> None:
     assert gradient_error(quantized, broken, plain_vjp, pictures(16)) > 1e-2
 
 
-def test_gradients_are_those_of_onnx_ad(tmp_path: Path) -> None:
-    """The reverse mode of another author, on the file itself, with the norms' affines made inputs."""
-    proto = onnx.version_converter.convert_version(onnx.load(saved(plain(), tmp_path / "plain.onnx")), OPSET)
-    graph = proto.graph
-    softmax = graph.node[-1]
-    assert softmax.op_type == "Softmax"
-    graph.node.remove(softmax)
-    batch = 6
-    constants = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
-    affine = [name for node in graph.node if node.op_type == "BatchNormalization" for name in node.input[1:3]]
-    for entry in [entry for entry in graph.initializer if entry.name in affine]:
-        graph.initializer.remove(entry)
-    del graph.input[:], graph.output[:], graph.value_info[:]
-    shapes = {"image": (batch, *SHAPE)} | {name: constants[name].shape for name in affine}
-    graph.input.extend(helper.make_tensor_value_info(name, 1, shape) for name, shape in shapes.items())
-    graph.output.append(helper.make_tensor_value_info(softmax.input[0], 1, (batch, 3)))
-    reverse = onnx_ad.reverse(onnx.shape_inference.infer_shapes(proto))
-
-    images, cotangent = pictures(batch), np.random.default_rng(2).standard_normal((batch, 3)).astype(np.float32)
-    feeds = {name: constants[name] for name in affine} | {"image": preprocessed(images, PREPROCESSING)}
-    running = session(reverse.SerializeToString())
-    seeds = [entry for entry in running.get_inputs() if entry.name not in feeds]
-    assert len(seeds) == 1
-    # One direction: the seed is [rows, outputs * directions].
-    feeds[seeds[0].name] = cotangent
-    theirs = run(running, feeds)
-
-    model = with_sites(read(tmp_path / "plain.onnx").graph)
-    rows = {
-        "image": images,
-        THETA: np.tile(model.theta, (batch, 1)),
-        STATS: np.tile(model.stats, (batch, 1)),
-        MIX: np.full((batch, batch), 1 / batch, np.float32),
-        ALPHA: np.zeros(batch, np.float32),
-        COTANGENT: cotangent,
-    }
-    ours = model.parameters.unpack(run(session(vjp_graph(model)), rows)[GRAD_THETA].sum(0))
-    for name in affine:
-        np.testing.assert_allclose(ours[name], theirs[f"adj_{name}"][:, 0], rtol=1e-3, atol=1e-4, err_msg=name)
-
-
 def edited(path: Path, out: Path, edit) -> Path:
     proto = onnx.load(path)
     edit(proto)
@@ -208,8 +165,9 @@ def test_files_that_cannot_be_translated(path: Path, tmp_path: Path, edit, messa
 
 
 def test_a_model_whose_norms_are_folded_says_how_to_keep_them(tmp_path: Path) -> None:
+    model = read(saved(tiny_net(), tmp_path / "folded.onnx", fold=True))
     with pytest.raises(UnsupportedModel, match="exporters fold it into convolutions by default"):
-        read(saved(tiny_net(), tmp_path / "folded.onnx", fold=True))
+        compile_onnx(model, CalibrationData(pictures(16)), SPEC, tmp_path / "out")
 
 
 def test_files_that_cannot_be_read(path: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch.nn import functional
 from acclimate.export.backward.rules import RULES
 from acclimate.export.errors import UnsupportedModel
 from tests.export import test_backward_rules as convolutional
+from tests.export import test_piecewise_rules, test_position_rules
 from tests.export.test_backward_rules import FEW, ROWS, Function, check, normal
+from tests.house.tree import ROOT
 
 SHAPE = (ROWS, 3, 4, 5)
 SMOOTH: dict[str, tuple[Function, dict[str, Any]]] = {
@@ -64,11 +67,14 @@ def test_pow(exponent: float, size: tuple[int, ...]) -> None:
     check("Pow", lambda t: t**exponent, [x], [np.array(exponent, np.float32)])
 
 
-def test_pow_by_several_exponents_is_refused() -> None:
-    with pytest.raises(UnsupportedModel, match="one constant"):
-        check(
-            "Pow", lambda t: t ** torch.tensor([2.0, 3.0]), [1 + normal(ROWS, 2) ** 2], [np.array([2, 3], np.float32)]
-        )
+def test_pow_by_several_exponents() -> None:
+    powers = [2.0, 3.0]
+    check("Pow", lambda t: t ** torch.tensor(powers), [1 + normal(ROWS, 2) ** 2], [np.array(powers, np.float32)])
+
+
+def test_pow_by_an_activation_is_refused() -> None:
+    with pytest.raises(UnsupportedModel, match="exponent is computed"):
+        check("Pow", torch.pow, [1 + normal(ROWS, 2) ** 2, normal(ROWS, 2)], [])
 
 
 @pytest.mark.parametrize("axis", [1, 2, -1])
@@ -174,4 +180,11 @@ def _check_where(mask: np.ndarray, other: np.ndarray) -> None:
 
 def test_every_rule_is_tested() -> None:
     convolutions = convolutional.OWN_TESTS | set(convolutional.UNARY) | set(convolutional.BINARY)
-    assert convolutions | OWN_TESTS | set(SMOOTH) | set(POSITIVE) == set(RULES)
+    piecewise = test_piecewise_rules.OWN_TESTS | set(test_piecewise_rules.ALONE) | set(test_piecewise_rules.REDUCED)
+    moved = test_position_rules.OWN_TESTS
+    assert convolutions | piecewise | moved | OWN_TESTS | set(SMOOTH) | set(POSITIVE) == set(RULES)
+
+
+def test_every_rule_is_documented() -> None:
+    page = (ROOT / "docs" / "architectures.md").read_text("utf-8")
+    assert [op for op in RULES if not re.search(rf"\b{op}\b", page)] == []
