@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 
-from acclimate.adapters.manifest import MANIFEST_FILE, SOURCE_FILE, FileEntry, Manifest, TensorSpec
-from acclimate.adapters.source import Source
+from acclimate.adapters.errors import LayoutError
+from acclimate.adapters.features import FeatureStatistics
+from acclimate.adapters.manifest import MANIFEST_FILE, SOURCE_FILE, WEIGHTS_FILE, FileEntry, Manifest, TensorSpec
+from acclimate.adapters.source import Source, histogram
 from acclimate.runtime.inference import DTYPES
 
 # A manifest is text about a few dozen tensors; anything larger is not one.
@@ -35,6 +37,7 @@ class BundleError(Exception):
 class Bundle:
     """A verified bundle: where it lies, what it says, every array of `source.safetensors`, every graph.
 
+    `weights` are the arrays that the graphs share, by the names of their initializers; older bundles have none.
     The graphs are kept as the bytes that were hashed, so that what was verified is what runs.
     """
 
@@ -44,6 +47,7 @@ class Bundle:
     source: Source
     tensors: dict[str, NDArray[Any]]
     graphs: dict[str, bytes]
+    weights: dict[str, NDArray[Any]]
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -64,7 +68,8 @@ def read_bundle(path: Path) -> Bundle:
     tensors = _tensors(path / SOURCE_FILE, contents[SOURCE_FILE])
     graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
     digest = hashlib.sha256(raw).hexdigest()
-    return Bundle(path, manifest, digest, _source(path, manifest, tensors), tensors, graphs)
+    weights = _tensors(path / WEIGHTS_FILE, contents[WEIGHTS_FILE]) if WEIGHTS_FILE in contents else {}
+    return Bundle(path, manifest, digest, _source(path, manifest, tensors), tensors, graphs, weights)
 
 
 def _refuse_unservable(path: Path, manifest: Manifest) -> None:
@@ -150,6 +155,11 @@ def _source(path: Path, manifest: Manifest, tensors: dict[str, NDArray[Any]]) ->
                 f"{path / SOURCE_FILE}: {name!r} is {given}; expected finite float32 of shape {shape}; export again"
             )
     inputs, labels = _canaries(path / SOURCE_FILE, manifest, tensors)
+    try:
+        features = FeatureStatistics.of(tensors, manifest.features, classes)
+        entropy, confidence = (histogram(tensors, name) for name in ("entropy", "confidence"))
+    except LayoutError as error:
+        raise BundleError(f"{path / SOURCE_FILE}: {error}; export the bundle again") from error
     return Source(
         parameters=manifest.parameters,
         statistics=manifest.statistics,
@@ -160,6 +170,9 @@ def _source(path: Path, manifest: Manifest, tensors: dict[str, NDArray[Any]]) ->
         canary_inputs=_frozen(inputs),
         canary_labels=_frozen(labels.astype(np.int64)),
         calibration=manifest.calibration,
+        features=features,
+        entropy_histogram=entropy,
+        confidence_histogram=confidence,
     )
 
 

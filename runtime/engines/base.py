@@ -21,6 +21,17 @@ class Folded:
     """One session's `(theta, stats)` in the form that `predict` runs on; opaque to everyone but its engine."""
 
     arrays: tuple[Any, ...]
+    settling: Any = None
+    """What the engine remembers of this fold from answer to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Specialised:
+    """Sessions that an engine answers by a graph of their own: now, since the start, and given up for others."""
+
+    count: int = 0
+    made: int = 0
+    evicted: int = 0
 
 
 class Engine(Protocol):
@@ -33,6 +44,10 @@ class Engine(Protocol):
     @property
     def source(self) -> Source:
         """The unadapted model's arrays."""
+
+    @property
+    def specialised(self) -> Specialised:
+        """How many sessions have a graph of their own; zeros where the engine makes none."""
 
     def frozen(self, inputs: NDArray[Any]) -> Float:
         """Logits `[B, C]` of the unadapted quantized model for inputs `[B, ...]`."""

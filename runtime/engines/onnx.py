@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cache
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,24 +21,14 @@ from acclimate.adapters.manifest import FORWARD_FILE, FROZEN_FILE, OBSERVE_FILE,
 from acclimate.adapters.requests import Forward, Gradient, Gradients, Index, Outputs, Rows
 from acclimate.adapters.source import Source
 from acclimate.runtime.bundle import Bundle, BundleError
-from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.engines.base import Folded, Specialised
+from acclimate.runtime.engines.onnx_session import OnnxOptions, graph_file, open_session
+from acclimate.runtime.engines.onnx_special import Settling, Specialiser
 
-PROVIDERS = {
-    "cpu": ["CPUExecutionProvider"],
-    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
-    "tensorrt": ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"],
-}
+__all__ = ["OnnxEngine", "OnnxOptions"]
+
 SESSION_INPUTS = frozenset({"scale", "bias", "theta", "stats"})
 """What `forward.onnx` may take of one session: folded norms, and rows for the norms that run in float."""
-
-
-@dataclass(frozen=True, slots=True)
-class OnnxOptions:
-    """Execution provider (`cpu`, `cuda`, `tensorrt`) and threads; 0 threads means one per core."""
-
-    provider: str = "cpu"
-    intra_op_threads: int = 0
-    adaptation_threads: int = 1
 
 
 class OnnxEngine:
@@ -58,17 +48,26 @@ class OnnxEngine:
         except LayoutError as error:
             raise BundleError(f"{bundle.path}: {error}; export the bundle again") from error
         self._input = bundle.manifest.inputs[0].name
-        self._frozen = _session(bundle, FROZEN_FILE, options, options.intra_op_threads)
-        self._forward = _session(bundle, FORWARD_FILE, options, options.intra_op_threads)
-        self._vjp = _session(bundle, VJP_FILE, options, options.adaptation_threads)
-        self._observe = _session(bundle, OBSERVE_FILE, options, options.adaptation_threads)
+        graphs = FROZEN_FILE, FORWARD_FILE, OBSERVE_FILE, VJP_FILE
+        files = {name: graph_file(bundle, name, options) for name in graphs}
+        folds = options.precision == "float32"
+        start = time.perf_counter()
+        self._frozen = open_session(bundle, files[FROZEN_FILE], options, options.intra_op_threads)
+        made_in = time.perf_counter() - start
+        self._forward = open_session(bundle, files[FORWARD_FILE], options, options.intra_op_threads)
+        self._vjp = open_session(bundle, files[VJP_FILE], options, options.adaptation_threads)
+        self._observe = open_session(bundle, files[OBSERVE_FILE], options, options.adaptation_threads)
         rows = {self._input, "theta", "stats", "mix", "alpha"}
-        _expect(bundle, FROZEN_FILE, self._frozen, {self._input})
+        _expect(bundle, files[FROZEN_FILE], self._frozen, {self._input})
         self._own = [entry.name for entry in self._forward.get_inputs() if entry.name != self._input]
-        needed = {"scale", "bias"} if bundle.manifest.sites else {"theta"}
-        _expect(bundle, FORWARD_FILE, self._forward, {self._input} | needed | (SESSION_INPUTS & set(self._own)))
-        _expect(bundle, OBSERVE_FILE, self._observe, rows)
-        _expect(bundle, VJP_FILE, self._vjp, rows | {"cotangent"})
+        self._special = Specialiser(bundle, options, made_in, self._own, self._folded_forward)
+        needed = {"scale", "bias"} if bundle.manifest.sites and folds else {"theta"}
+        _expect(bundle, files[FORWARD_FILE], self._forward, {self._input} | needed | (SESSION_INPUTS & set(self._own)))
+        _expect(bundle, files[OBSERVE_FILE], self._observe, rows)
+        _expect(bundle, files[VJP_FILE], self._vjp, rows | {"cotangent"})
+        _expect_features(bundle, self._observe)
+        optional = [entry.name for entry in self._vjp.get_overridable_initializers()]
+        self._reaches_features = "cotangent_features" in optional
 
     @property
     def manifest(self) -> Manifest:
@@ -80,9 +79,16 @@ class OnnxEngine:
         """The unadapted model's arrays."""
         return self._bundle.source
 
+    @property
+    def specialised(self) -> Specialised:
+        """Sessions answered by a graph of their own."""
+        return self._special.figures
+
     def frozen(self, inputs: NDArray[Any]) -> Float:
         """Logits `[B, C]` of `frozen.onnx`."""
+        start = time.perf_counter()
         logits: Float = self._frozen.run(["logits"], {self._input: inputs})[0]
+        self._special.constant(len(inputs), time.perf_counter() - start)
         return logits
 
     def fold(self, theta: Float, stats: Float) -> Folded:
@@ -90,27 +96,40 @@ class OnnxEngine:
         scale, bias = fold(self._folding, theta, stats)
         arrays = {"scale": scale, "bias": bias, "theta": theta, "stats": stats}
         # Copies, since the caller may step its row in place while this fold still answers.
-        return Folded(tuple(np.array(arrays[name]) for name in self._own))
+        own = {name: np.array(arrays[name]) for name in self._own}
+        return Folded(tuple(own.values()), Settling(own))
 
     def predict(self, inputs: NDArray[Any], folded: Folded) -> Float:
-        """Logits `[B, C]` of `forward.onnx`."""
-        feed = {self._input: inputs, **dict(zip(self._own, folded.arrays, strict=True))}
-        logits: Float = self._forward.run(["logits"], feed)[0]
+        """Logits `[B, C]` of `forward.onnx`, or of the fold's own graph once it has one."""
+        own: Settling = folded.settling
+        if (graph := own.graph) is not None:
+            return self._special.run(own, graph, inputs)
+        start = time.perf_counter()
+        logits = self._folded_forward(inputs, own.arrays)
+        self._special.answered(own, len(inputs), time.perf_counter() - start)
         return logits
 
     def forward(self, request: Forward) -> Outputs:
         """Logits and batch statistics of `observe.onnx`."""
-        logits, batch_stats = self._observe.run(["logits", "batch_stats"], self._feed(request.rows))
-        return Outputs(logits, batch_stats)
+        names = ["logits", "batch_stats"] + (["features"] if self.manifest.features else [])
+        return Outputs(*self._observe.run(names, self._feed(request.rows)))
 
     def vjp(self, request: Gradient) -> Gradients:
         """Gradients `[B, P]` of `vjp.onnx`."""
         feed = self._feed(request.rows) | {"cotangent": request.cotangent}
+        # A graph without this input has features that theta does not reach.
+        if request.features is not None and self._reaches_features:
+            feed["cotangent_features"] = request.features
         gradient, logits = self._vjp.run(["grad_theta", "logits"], feed)
         return Gradients(gradient, logits)
 
     def close(self) -> None:
-        """The graphs are released with the engine; nothing else is held."""
+        """The graphs are released with the engine; sessions lose their own at once."""
+        self._special.close()
+
+    def _folded_forward(self, inputs: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> Float:
+        logits: Float = self._forward.run(["logits"], {self._input: inputs, **arrays})[0]
+        return logits
 
     def _feed(self, rows: Rows) -> dict[str, NDArray[Any]]:
         return {
@@ -129,42 +148,19 @@ def mixing(group: Index) -> Float:
     return result
 
 
-@cache
-def _share_arena() -> None:
-    """One memory arena for all graphs of the process, grown by what is asked and not doubled: a third less memory."""
-    where = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
-    unbounded = {"max_mem": 0, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
-    ort.create_and_register_allocator(where, ort.OrtArenaCfg(unbounded | {"arena_extend_strategy": 1}))
-
-
-def _session(bundle: Bundle, name: str, options: OnnxOptions, threads: int) -> ort.InferenceSession:
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = threads
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    # Planning one block for a whole pass keeps it for good; the gradient's would be a fifth of the daemon's memory.
-    settings.enable_mem_pattern = name not in (OBSERVE_FILE, VJP_FILE)
-    _share_arena()
-    settings.add_session_config_entry("session.use_env_allocators", "1")
-    # Spinning workers would take the cores that the other graph and the event loop need.
-    settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    wanted = PROVIDERS[options.provider]
-    missing = [provider for provider in wanted if provider not in ort.get_available_providers()]
-    if missing:
-        raise BundleError(
-            f"engine.provider is {options.provider!r}, but this ONNX Runtime lacks {missing}; "
-            "install acclimate[gpu] or choose 'cpu'"
-        )
-    try:
-        return ort.InferenceSession(bundle.graphs[name], settings, providers=wanted)
-    except Exception as error:
-        # ONNX Runtime's own exceptions share no base class but this one.
-        raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({error})") from error
-
-
 def _expect(bundle: Bundle, name: str, session: ort.InferenceSession, inputs: set[str]) -> None:
     given = {entry.name for entry in session.get_inputs()}
     if given != inputs:
         raise BundleError(
             f"{bundle.path / name}: inputs are {sorted(given)}; expected {sorted(inputs)}; export the bundle again"
+        )
+
+
+def _expect_features(bundle: Bundle, observe: ort.InferenceSession) -> None:
+    width = bundle.manifest.features
+    given = [entry.shape[1:] for entry in observe.get_outputs() if entry.name == "features"]
+    if width and given != [[width]]:
+        raise BundleError(
+            f"{bundle.path / OBSERVE_FILE}: output 'features' is {given}; the manifest's features is {width}; "
+            "export the bundle again"
         )

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.adapters.features import FeatureStatistics
 from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import REQUIRED_FILES, Calibration, Cost, FileEntry, Manifest, Site, TensorSpec
-from acclimate.adapters.numerics import group_mean, softmax
+from acclimate.adapters.numerics import group_count, group_mean, softmax
 from acclimate.adapters.requests import Forward, Gradient, Gradients, Outputs, Rows
 from acclimate.adapters.source import Source
-from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.engines.base import Folded, Specialised
 
 EPSILON = 1e-5
 
@@ -70,6 +71,7 @@ class ReferenceEngine:
             cost=Cost(2.0 * features * classes, 6.0 * features * classes, 0.01, 0.03),
             files=dict.fromkeys(REQUIRED_FILES, nothing),
             provenance={"engine": "reference"},
+            features=features,
         )
 
     @cached_property
@@ -88,7 +90,13 @@ class ReferenceEngine:
             canary_inputs=self.canary_inputs,
             canary_labels=logits.argmax(axis=1).astype(np.int64),
             calibration=self.manifest.calibration,
+            features=self._features(theta),
         )
+
+    @property
+    def specialised(self) -> Specialised:
+        """None: there are no graphs."""
+        return Specialised()
 
     def frozen(self, inputs: NDArray[Any]) -> Float:
         """Logits `[B, C]` at the source."""
@@ -107,13 +115,16 @@ class ReferenceEngine:
     def forward(self, request: Forward) -> Outputs:
         """Logits and batch statistics for rows of many sessions."""
         mean, var, batch = self._normalisation(request.rows)
-        return Outputs(self._logits(request.rows.inputs, request.rows.theta, mean, var), batch)
+        hidden = self._hidden(request.rows.inputs, request.rows.theta, mean, var)
+        return Outputs(self._classified(hidden), batch, hidden)
 
     def vjp(self, request: Gradient) -> Gradients:
         """`grad_gamma = g * x_hat`, `grad_beta = g` with `g = cotangent W^T`; the input's statistics hold no theta."""
         rows = request.rows
         mean, var, _ = self._normalisation(rows)
         upstream = request.cotangent @ self.weights.T
+        if request.features is not None:
+            upstream = upstream + request.features
         normalised = (rows.inputs - mean) / np.sqrt(var + np.float32(EPSILON))
         gradient = np.concatenate([upstream * normalised, upstream], axis=1).astype(np.float32)
         return Gradients(gradient, self._logits(rows.inputs, rows.theta, mean, var))
@@ -122,8 +133,29 @@ class ReferenceEngine:
         """Nothing to release."""
 
     def _logits(self, inputs: NDArray[Any], theta: Float, mean: Float, var: Float) -> Float:
+        return self._classified(self._hidden(inputs, theta, mean, var))
+
+    def _hidden(self, inputs: NDArray[Any], theta: Float, mean: Float, var: Float) -> Float:
         gamma, beta = np.split(theta, 2, axis=1)
-        hidden = gamma * (inputs - mean) / np.sqrt(var + np.float32(EPSILON)) + beta
+        result: Float = gamma * (inputs - mean) / np.sqrt(var + np.float32(EPSILON)) + beta
+        return result
+
+    def _features(self, theta: Float) -> FeatureStatistics:
+        """Figures of the canaries' features: the classes' means, and the variance around them, each alone."""
+        hidden = self._hidden(self.canary_inputs, theta[np.newaxis], self.mean, self.var)
+        answer, classes = self._classified(hidden).argmax(axis=1), len(self.bias)
+        count = group_count(answer, classes)
+        centres = group_mean(hidden, answer, classes)
+        return FeatureStatistics(
+            centres=centres,
+            shares=(count / count.sum()).astype(np.float32),
+            factor=np.zeros((len(self.weights), 0), np.float32),
+            residual=((hidden - centres[answer]) ** 2).mean(axis=0).astype(np.float32),
+            weight=np.ascontiguousarray(self.weights.T),
+            bias=self.bias,
+        )
+
+    def _classified(self, hidden: Float) -> Float:
         # A sum over an axis, not a matrix product: BLAS may round a row differently in another batch.
         result: Float = (hidden[:, :, np.newaxis] * self.weights).sum(axis=1, dtype=np.float32) + self.bias
         return result

@@ -168,6 +168,36 @@ def test_the_gradient_is_that_of_the_forward_pass(engine: Engine, subject: Subje
     assert error < subject.kinks, f"relative error {error:.4f}"
 
 
+def with_features(engine: Engine) -> None:
+    if engine.manifest.features == 0:
+        pytest.skip("the committed bundle has no features")
+
+
+def test_features_make_the_logits(engine: Engine, subject: Subject) -> None:
+    with_features(engine)
+    rows, figures = rows_of(engine, subject.samples(7, 6), [0] * 6, 0.0, jitter=0.02), engine.source.features
+    outputs = engine.forward(Forward(rows))
+    assert figures is not None
+    assert outputs.features.shape == (6, engine.manifest.features) == (6, figures.width)
+    # The figures hold the layer to 8 bits, and so does the graph.
+    made = outputs.features @ figures.weight.T + figures.bias
+    np.testing.assert_allclose(made, outputs.logits, rtol=1e-3, atol=1e-3 * np.abs(outputs.logits).max())
+
+
+def test_a_cotangent_of_features_adds_to_that_of_the_logits(engine: Engine, subject: Subject) -> None:
+    """The last layer is linear, so its weight turns one into the other."""
+    with_features(engine)
+    rows, weights = rows_of(engine, subject.samples(7, 6), [0, 0, 0, 1, 1, 1], 0.5, jitter=0.02), cotangent(engine, 6)
+    figures = engine.source.features
+    assert figures is not None
+    through, zeros = (weights @ figures.weight).astype(np.float32), np.zeros_like(weights)
+    expected = engine.vjp(Gradient(rows, weights)).grad_theta
+    size = np.linalg.norm(expected)
+    assert size > 0
+    for half in (Gradient(rows, zeros, through), Gradient(rows, weights / 2, through / 2)):
+        assert np.linalg.norm(engine.vjp(half).grad_theta - expected) < 1e-3 * size
+
+
 def test_the_passes_agree_on_the_logits(engine: Engine, subject: Subject) -> None:
     rows = rows_of(engine, subject.samples(8, 12), [0] * 5 + [1] * 7, 0.3, jitter=0.02)
     forward, vjp = engine.forward(Forward(rows)).logits, engine.vjp(Gradient(rows, cotangent(engine, 12))).logits

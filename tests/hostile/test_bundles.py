@@ -176,6 +176,8 @@ SOURCES: dict[str, dict[str, np.ndarray | None]] = {
     },
     "more labels than canaries": {"canary__labels": np.zeros(1000, int)},
     "nothing to fold with": {"fold__offset": None},
+    "a histogram of another type": {"histogram__entropy": np.zeros(20, np.int64)},
+    "a histogram of NaN": {"histogram__confidence": np.full(20, np.nan, np.float32)},
 }
 
 
@@ -183,6 +185,50 @@ SOURCES: dict[str, dict[str, np.ndarray | None]] = {
 def test_arrays_that_do_not_fit_are_refused_even_with_the_right_hash(bundle: Path, case: str) -> None:
     forge_source(bundle, **SOURCES[case])
     assert "export" in refused(bundle)
+
+
+WIDTH = 64
+
+
+def feature_arrays() -> dict[str, np.ndarray | None]:
+    single = {"centres": (10, WIDTH), "shares": (10,), "factor": (WIDTH, 3), "residual": (WIDTH,), "scale": (10,)}
+    arrays = {f"features__{name}": np.zeros(shape, np.float32) for name, shape in (single | {"bias": (10,)}).items()}
+    return {**arrays, "features__weight": np.zeros((10, WIDTH), np.int8)}
+
+
+FEATURES: dict[str, dict[str, np.ndarray | None]] = {
+    "no centres": {"features__centres": None},
+    "no shares": {"features__shares": None},
+    "another width": {"features__residual": np.zeros(WIDTH - 1, np.float32)},
+    "groups that are not the classes": {
+        "features__centres": np.zeros((4, WIDTH), np.float32),
+        "features__shares": np.zeros(4, np.float32),
+    },
+    "a factor of NaN": {"features__factor": np.full((WIDTH, 3), np.nan, np.float32)},
+    "a weight of another type": {"features__weight": np.zeros((10, WIDTH), np.float32)},
+    "shares without an axis": {"features__shares": np.zeros((), np.float32)},
+}
+
+
+@pytest.mark.parametrize("case", FEATURES)
+def test_features_that_do_not_fit_are_refused(bundle: Path, case: str) -> None:
+    edit_manifest(bundle, set_at("features", value=WIDTH))
+    forge_source(bundle, **feature_arrays())
+    figures = read_bundle(bundle).source.features
+    assert figures is not None
+    assert figures.width == WIDTH
+    forge_source(bundle, **feature_arrays() | FEATURES[case])
+    assert "'features." in refused(bundle)
+
+
+def test_a_manifest_may_not_promise_features_that_the_graph_has_not(bundle: Path) -> None:
+    edit_manifest(bundle, set_at("features", value=WIDTH + 1))
+    forge_source(bundle, **dict.fromkeys(feature_arrays().keys() & _present(bundle)))
+    assert "'features'" in refused(bundle)
+
+
+def _present(bundle: Path) -> set[str]:
+    return {name.replace(".", "__") for name in load((bundle / SOURCE_FILE).read_bytes())}
 
 
 @pytest.mark.parametrize("name", REQUIRED_FILES)
