@@ -64,10 +64,10 @@ def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float 
 
 
 def difference_of_confidences(seen: Telemetry, calibration: Calibration) -> float:
-    """Estimated accuracy in [0, 1]: the source's, less the fall of mean confidence; NaN before any prediction.
+    """Estimated accuracy in [0, 1]: the source's, less the fall of mean confidence; 0 before any prediction.
 
     For bundles exported without labels `calibration.accuracy` is itself the mean confidence, and so is this.
     """
     if seen.weight == 0:
-        return float("nan")
+        return 0.0
     return min(1.0, max(0.0, calibration.accuracy - (calibration.mean_confidence - seen.confidence)))

@@ -1,7 +1,6 @@
 """Has the stream changed? Detectors over a session's scores, and distances from the source, for all sessions at once.
 
-A detector is fed one value per session at a time. What to feed it is the caller's choice: the mean entropy of a
-request in nats, its confidence, or one of the distances below.
+A detector is fed one value per session at a time; `watch.py` says which signal goes to which.
 """
 
 from __future__ import annotations
@@ -13,10 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters.bank import State
-from acclimate.adapters.discrepancy import discrepancy
 from acclimate.adapters.layout import Float
-from acclimate.adapters.randomness import rank
-from acclimate.adapters.requests import Index
 from acclimate.adapters.source import Source
 from acclimate.adapters.windowing import Adwin
 
@@ -81,24 +77,6 @@ class PageHinkley:
         return fields | {f"{self.name}.count": kept}, changed
 
 
-def feed(
-    detector: Detector, state: State, values: NDArray[np.floating], group: Index, sessions: int
-) -> tuple[State, Mask]:
-    """Feed values `[B]` of rows of many sessions, each session's in their order; which sessions found a change.
-
-    The only loop is over the values that one session has.
-    """
-    position, changed = rank(group), np.zeros(sessions, np.bool_)
-    fields = {name: state[name] for name in detector.template()}
-    for turn in range(int(position.max(initial=-1)) + 1):
-        rows = np.flatnonzero(position == turn)
-        value, present = np.zeros(sessions, np.float64), np.zeros(sessions, np.bool_)
-        value[group[rows]], present[group[rows]] = values[rows], True
-        fields, found = detector.update(fields, value, present)
-        changed |= found
-    return fields, changed
-
-
 def histogram_divergence(share: Float, prior: Float) -> Float:
     """Jensen-Shannon divergence `[S]` in nats of class frequencies `[S, C]` from the source's `[C]`; at most ln 2."""
     middle: Float = np.float32(0.5) * (share + prior)
@@ -119,4 +97,4 @@ def _relative_entropy(p: Float, q: Float) -> Float:
     return result
 
 
-__all__ = ["Adwin", "Detector", "PageHinkley", "discrepancy", "feed", "fisher_distance", "histogram_divergence"]
+__all__ = ["Adwin", "Detector", "PageHinkley", "fisher_distance", "histogram_divergence"]

@@ -25,7 +25,7 @@ class Guards:
     """Tolerances of the transaction.
 
     Attributes:
-        trust_radius: largest `||theta - theta0|| / ||theta0||` that may be committed.
+        trust_radius: largest relative distance of theta from the source, `theta_distance`, that may be committed.
         collapse_ratio: the adapted answers to the step's own samples must spread over at least this share of
             the classes (as perplexity of the answer histogram) that the frozen model's answers spread over.
         canary_tolerance: share of canary samples that the proposal may answer worse than the frozen model.
@@ -46,12 +46,6 @@ def finite(state: State) -> Mask:
         np.isfinite(value).reshape(len(value), -1).all(axis=1) for value in state.values() if value.dtype.kind == "f"
     ]
     result: Mask = np.logical_and.reduce(checks)
-    return result
-
-
-def distance(theta: Float, source: Float) -> Float:
-    """Relative distance `[S]` of theta `[S, P]` from source `[P]`."""
-    result: Float = np.linalg.norm(theta - source, axis=1) / max(float(np.linalg.norm(source)), 1e-12)
     return result
 
 

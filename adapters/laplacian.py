@@ -7,6 +7,7 @@ streams gain 20 points and more, i.i.d. ones lose as much.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,8 @@ class Laplacian:
     """Fixed-point iterations of `Y = softmax(log p + W Y)` over the rows of each session.
 
     W has a one for each of a row's `neighbours` nearest other rows of its session. The paper measures nearness
-    between features; a bundle exports none, so it is measured between the predictions, as the Hellinger distance.
+    between features; the quantized graphs that serve have none, so it is measured between the predictions, as the
+    Hellinger distance.
 
     Attributes:
         neighbours: 5 in the paper.
@@ -33,6 +35,7 @@ class Laplacian:
         most: iterations at most, 100 in the paper.
     """
 
+    reads_features: ClassVar[bool] = False
     neighbours: int = 5
     tolerance: float = 1e-8
     most: int = 100
@@ -41,7 +44,7 @@ class Laplacian:
         """No state."""
         return {}
 
-    def apply(self, source: Source, state: State, logits: Float, group: Index) -> tuple[Float, State]:
+    def apply(self, source: Source, state: State, logits: Float, group: Index, features: Float) -> tuple[Float, State]:
         """Log-probabilities `[B, C]` after the iterations."""
         if len(group) == 0:
             return logits, {}

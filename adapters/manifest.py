@@ -21,7 +21,13 @@ FROZEN_FILE = "frozen.onnx"
 FORWARD_FILE = "forward.onnx"
 OBSERVE_FILE = "observe.onnx"
 VJP_FILE = "vjp.onnx"
+WEIGHTS_FILE = "weights.safetensors"
 REQUIRED_FILES = (SOURCE_FILE, FROZEN_FILE, FORWARD_FILE, OBSERVE_FILE, VJP_FILE)
+
+
+def in_precision_file(name: str, precision: str) -> str:
+    """The file of a graph in another precision: `vjp.onnx` in `fp16` is `vjp.fp16.onnx`."""
+    return f"{name.removesuffix('.onnx')}.{precision}.onnx"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ class Outcome(IntEnum):
     ROLLED_BACK_COLLAPSE = 6
     ROLLED_BACK_CANARY = 7
     SKIPPED_ENGINE_ERROR = 8
+    SKIPPED_DEADLINE = 9
 
     @property
     def kind(self) -> str:
@@ -38,12 +39,13 @@ class Outcome(IntEnum):
 
 SENTENCES: dict[Outcome, str] = {
     Outcome.APPLIED: "The update passed every guard and was committed.",
-    Outcome.SKIPPED_NOT_SELECTED: "No sample was reliable and new enough; only the normalisation statistics moved.",
+    Outcome.SKIPPED_NOT_SELECTED: "No sample was worth a gradient; only the normalisation statistics moved.",
     Outcome.SKIPPED_BUDGET: "The adaptation budget is spent; raise refill_ms_per_s or wait for it to refill.",
     Outcome.SKIPPED_STALE: "The session was reset or closed while its step was computed; the result was dropped.",
     Outcome.ROLLED_BACK_NONFINITE: "The update held a NaN or infinity; lower the learning rate if this recurs.",
     Outcome.ROLLED_BACK_TRUST_REGION: "The parameters would have left the trust region around the source.",
     Outcome.ROLLED_BACK_COLLAPSE: "The adapted predictions fell onto far fewer classes than the frozen model's.",
     Outcome.ROLLED_BACK_CANARY: "The adapted parameters answered the source's canary samples worse than tolerated.",
+    Outcome.SKIPPED_DEADLINE: "The request's deadline left no time for its step; the first answer was kept.",
     Outcome.SKIPPED_ENGINE_ERROR: "The engine could not compute the step; nothing changed, and the log says why.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -24,11 +25,13 @@ class BatchPrior:
     multiply probabilities.
     """
 
+    reads_features: ClassVar[bool] = False
+
     def template(self, source: Source) -> State:
         """No state."""
         return {}
 
-    def apply(self, source: Source, state: State, logits: Float, group: Index) -> tuple[Float, State]:
+    def apply(self, source: Source, state: State, logits: Float, group: Index, features: Float) -> tuple[Float, State]:
         """Log-probabilities `[B, C]` up to a constant per row."""
         sessions, classes = int(group.max(initial=-1)) + 1, logits.shape[1]
         mean = group_mean(softmax(logits), group, sessions)
@@ -51,6 +54,7 @@ class LabelShift:
         smoothing: share of the source's prior that is always mixed in, so that no class becomes impossible.
     """
 
+    reads_features: ClassVar[bool] = False
     memory: float = 256.0
     smoothing: float = 0.1
 
@@ -58,7 +62,7 @@ class LabelShift:
         """The stream's class frequencies `[C]`, the source's at first."""
         return {PRIOR: source.class_prior.astype(np.float32)}
 
-    def apply(self, source: Source, state: State, logits: Float, group: Index) -> tuple[Float, State]:
+    def apply(self, source: Source, state: State, logits: Float, group: Index, features: Float) -> tuple[Float, State]:
         """Corrected log-probabilities `[B, C]` up to a constant per row, and the moved frequencies."""
         prior, base = state[PRIOR], np.maximum(source.class_prior, np.float32(1e-6))
         sessions = len(prior)

@@ -6,7 +6,7 @@ sharpness-aware and forward-only methods share one driver and a budget can count
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -53,18 +53,31 @@ class Forward:
 
 @dataclass(frozen=True, slots=True)
 class Gradient:
-    """Ask for `(d logits / d theta)^T cotangent` at `rows`; the reply is `Gradients`. Cotangent is `[B, C]`."""
+    """Ask for `(d logits / d theta)^T cotangent` at `rows`; the reply is `Gradients`. Cotangent is `[B, C]`.
+
+    `features [B, D]`, if given, adds `(d features / d theta)^T features`: the gradient of a loss on the features.
+    """
 
     rows: Rows
     cotangent: Float
+    features: Float | None = None
+
+    def take(self, keep: Index) -> Gradient:
+        """The request for the rows at these positions, in this order."""
+        features = None if self.features is None else self.features[keep]
+        return Gradient(self.rows.take(keep), self.cotangent[keep], features)
 
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """Logits `[B, C]` and the statistics `[B, Q]` of each row's group, averaged over the group's rows."""
+    """Logits `[B, C]` and the statistics `[B, Q]` of each row's group, averaged over the group's rows.
+
+    `features [B, D]` is what the last linear layer saw; nothing, of size 0, where the model or the pass has none.
+    """
 
     logits: Float
     batch_stats: Float
+    features: Float = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True, slots=True)

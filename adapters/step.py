@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from acclimate.adapters import guards as guard
 from acclimate.adapters.asking import ask_outputs
 from acclimate.adapters.bank import State
+from acclimate.adapters.canaries import check_canaries, served_at
+from acclimate.adapters.distances import theta_distance
 from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Moved, Seen, only_where
@@ -24,7 +26,10 @@ from acclimate.adapters.numerics import group_count
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.recipes.base import Recipe
 from acclimate.adapters.requests import Forward, Frozen, Gradient, Index, Reply, Request, Rows, Serve
+from acclimate.adapters.returning import go_back
+from acclimate.adapters.signals import SIGNALS
 from acclimate.adapters.source import Source
+from acclimate.adapters.watch import LEVELS, REASON
 
 Asking = Generator[Request, Reply, "StepResult"]
 
@@ -70,7 +75,12 @@ class StepResult:
     Attributes:
         state: the state to store: the proposal where it was accepted, the old one plus a strike where not.
         outcome: `[S]` `Outcome` numbers.
-        restore: `[S]` sessions that should go back to the source: refused too often, or a reset was due.
+        reason: `[S]` why the session goes back, a stable word: `strikes` (refused too often), or the reason of the
+            reset that was due; empty where it does not.
+        back_to: `[S]` the version of the checkpoint that `state` is at where the session goes back to one; where it
+            goes back and this is 0, whoever holds the session sets it to the source.
+        drift: `[S]` `Drift` numbers: what changed in the stream.
+        levels: `[S, 5]` the latest levels of the signals that are watched for it (`signals.py`).
         logits: `[B, C]` answers to the batch, as the papers' code returns them: of the first forward pass, before
             the update, normalised with the batch as the recipe blends it; or what the move answers instead; then
             corrected by the recipe's output stage.
@@ -82,12 +92,21 @@ class StepResult:
 
     state: State
     outcome: NDArray[np.int64]
-    restore: NDArray[np.bool_]
+    reason: NDArray[np.str_]
+    back_to: NDArray[np.int64]
+    drift: NDArray[np.int64]
+    levels: Float
     logits: Float
     loss: Float
     selected: NDArray[np.int64]
     distance: Float
     asked: Asked
+
+    @property
+    def restore(self) -> NDArray[np.bool_]:
+        """Sessions `[S]` that are to be set to the source."""
+        result: NDArray[np.bool_] = (self.reason != "") & (self.back_to == 0)
+        return result
 
 
 def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
@@ -115,14 +134,17 @@ def _step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
     outputs = yield from ask_outputs(Forward(rows))
     batch_stats = outputs.batch_stats[np.unique(batch.group, return_index=True)[1]]
     stats = recipe.statistics.move(base, batch_stats, alpha)
+    watched: State = {}
+    if recipe.watch is not None:
+        watched = recipe.watch.observe(source, state, outputs, batch_stats, batch.group, alpha)
     labels = np.full(len(rows), -1, np.int64) if batch.labels is None else batch.labels
-    seen = Seen(rows, outputs.logits, stats, batch_stats, labels)
+    seen = Seen(rows, outputs.logits, stats, batch_stats, labels, outputs.features)
     moved = _still(groups) if recipe.move is None else (yield from recipe.move.propose(source, state, seen))
     logits = outputs.logits if moved.answers is None else moved.answers
-    corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group)
+    corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group, outputs.features)
     proposal = state | {STATS: stats, STEPS: state[STEPS] + 1} | moved.state | remembered
-    verdict = yield from _check(recipe, source, proposal, np.isfinite(moved.loss), batch)
-    return _decide(recipe, source, state, proposal, moved, verdict, corrected)
+    verdict, accuracy = yield from _check(recipe, source, proposal, np.isfinite(moved.loss), batch)
+    return _decide(recipe, source, state, proposal | watched, moved, verdict, accuracy, corrected)
 
 
 def _still(sessions: int) -> Moved:
@@ -132,57 +154,32 @@ def _still(sessions: int) -> Moved:
 
 def _check(
     recipe: Recipe, source: Source, proposal: State, computed: guard.Mask, batch: Batch
-) -> Generator[Request, Reply, NDArray[np.int64]]:
-    """Outcome of every guard `[S]`. What is checked is the quantized model that would serve the proposal."""
+) -> Generator[Request, Reply, tuple[NDArray[np.int64], Float]]:
+    """Outcome of the guards `[S]`, and the accuracy `[S]` on the canaries where it was measured.
+
+    What is checked is the quantized model that would serve the proposal.
+    """
     limits = recipe.guards
     theta, stats = proposal[THETA], proposal[STATS]
     groups = len(theta)
     sound = guard.finite(proposal) & computed
-    inside = guard.distance(np.where(sound[:, np.newaxis], theta, 0), source.theta) <= limits.trust_radius
+    inside = theta_distance(np.where(sound[:, np.newaxis], theta, 0), source) <= limits.trust_radius
     inside |= ~sound
     healthy = sound & inside
+    accuracy = np.zeros(groups, np.float32)
     verdicts = [(Outcome.ROLLED_BACK_NONFINITE, sound), (Outcome.ROLLED_BACK_TRUST_REGION, inside)]
     if healthy.any():
-        logits = yield from _served_at(theta, stats, batch.inputs, batch.group, healthy)
+        logits = yield from served_at(theta, stats, batch.inputs, batch.group, healthy)
         frozen = yield from ask_outputs(Frozen(batch.inputs))
         adapted_spread = guard.spread(logits, batch.group, groups)
         frozen_spread = guard.spread(frozen.logits, batch.group, groups)
         spread_ok = adapted_spread >= limits.collapse_ratio * frozen_spread
         verdicts.append((Outcome.ROLLED_BACK_COLLAPSE, spread_ok | ~healthy))
-        canary_ok = yield from _check_canaries(limits, source, proposal, healthy)
-        verdicts.append((Outcome.ROLLED_BACK_CANARY, canary_ok))
-    return guard.worst(verdicts, groups)
-
-
-def _check_canaries(
-    limits: guard.Guards, source: Source, proposal: State, healthy: guard.Mask
-) -> Generator[Request, Reply, guard.Mask]:
-    """Whether theta still answers source samples, under source statistics, for sessions whose turn it is."""
-    groups, samples = len(healthy), len(source.canary_labels)
-    due = np.flatnonzero(healthy & (proposal[STEPS] % max(limits.canary_every, 1) == 0))
-    passed = np.ones(groups, np.bool_)
-    if limits.canary_every == 0 or samples == 0 or len(due) == 0:
-        return passed
-    owner = np.repeat(due, samples)
-    inputs = np.concatenate([source.canary_inputs] * len(due))
-    source_stats = np.repeat(source.stats[np.newaxis], groups, axis=0)
-    logits = yield from _served_at(proposal[THETA], source_stats, inputs, owner, healthy)
-    frozen = yield from ask_outputs(Frozen(source.canary_inputs))
-    baseline = (frozen.logits.argmax(axis=1) == source.canary_labels).mean()
-    right = (logits.argmax(axis=1) == np.tile(source.canary_labels, len(due))).reshape(len(due), samples)
-    passed[due] = right.mean(axis=1) >= baseline - limits.canary_tolerance
-    return passed
-
-
-def _served_at(
-    theta: Float, stats: Float, inputs: NDArray[Any], group: Index, healthy: guard.Mask
-) -> Generator[Request, Reply, Float]:
-    """Logits `[B, C]` that a proposal would serve; zeros for rows of sessions that are not healthy."""
-    asked = np.flatnonzero(healthy[group])
-    outputs = yield from ask_outputs(Serve(inputs[asked], theta, stats, group[asked]))
-    logits = np.zeros((len(group), outputs.logits.shape[1]), np.float32)
-    logits[asked] = outputs.logits
-    return logits
+        scored = None if recipe.ring is None else recipe.ring.due(proposal)
+        canaries = yield from check_canaries(limits, source, proposal, healthy, scored)
+        verdicts.append((Outcome.ROLLED_BACK_CANARY, canaries.passed))
+        accuracy = canaries.accuracy
+    return guard.worst(verdicts, groups), accuracy
 
 
 def _decide(
@@ -192,24 +189,30 @@ def _decide(
     proposal: State,
     moved: Moved,
     verdict: NDArray[np.int64],
+    accuracy: Float,
     logits: Float,
 ) -> StepResult:
-    """Accept or roll back each session, count strikes, and say who goes back to the source."""
+    """Accept or roll back each session, count strikes, take checkpoints, and send back who is to go."""
     accepted = verdict == Outcome.APPLIED
     strikes = np.where(accepted, 0, state[STRIKES] + 1)
     kept = only_where(accepted, {name: proposal[name] for name in state}, state)
+    # What counts steps and watches the stream goes on where a step was refused.
     kept |= {STRIKES: strikes, STEPS: proposal[STEPS]}
-    restore = strikes >= recipe.guards.max_strikes
-    for reset in recipe.resets:
-        restore = restore | reset.due(kept)
+    kept |= {name: proposal[name] for name in ([] if recipe.watch is None else recipe.watch.template(source))}
+    if recipe.ring is not None:
+        kept |= recipe.ring.take(kept, accuracy, accepted & recipe.ring.due(kept))
+    returned = go_back(recipe, source, kept, verdict)
     idle = accepted & (moved.selected == 0) & (recipe.move is not None)
     return StepResult(
-        state=kept,
+        state=returned.state,
         outcome=np.where(idle, Outcome.SKIPPED_NOT_SELECTED, verdict),
-        restore=restore,
+        reason=returned.reason,
+        back_to=returned.version,
+        drift=kept.get(REASON, np.zeros(len(strikes), np.int64)),
+        levels=kept.get(LEVELS, np.zeros((len(strikes), len(SIGNALS)), np.float32)),
         logits=logits,
         loss=moved.loss,
         selected=moved.selected,
-        distance=guard.distance(kept[THETA], source.theta),
+        distance=theta_distance(returned.state[THETA], source),
         asked=Asked(),
     )

@@ -1,5 +1,6 @@
 """Moves: how a step changes theta. One idea per file; a recipe names one, or none if it only follows statistics."""
 
+from acclimate.adapters.moves.aligning import Aligning
 from acclimate.adapters.moves.base import Move, Moved, Seen
 from acclimate.adapters.moves.critical import Critical
 from acclimate.adapters.moves.crowd import CrowdFiltered
@@ -15,10 +16,10 @@ from acclimate.adapters.moves.sharpness import SharpnessAware
 from acclimate.adapters.moves.structure import StructureAware
 from acclimate.adapters.moves.teacher import TaughtStudent
 from acclimate.adapters.moves.views import AgreeingViews
-from acclimate.adapters.moves.watching import Watching
 
 __all__ = [
     "AgreeingViews",
+    "Aligning",
     "Critical",
     "CrowdFiltered",
     "Descent",
@@ -35,5 +36,4 @@ __all__ = [
     "SharpnessAware",
     "StructureAware",
     "TaughtStudent",
-    "Watching",
 ]

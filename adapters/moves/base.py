@@ -7,7 +7,7 @@ fields of the state that it wants changed. The driver checks the proposal; a mov
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +29,7 @@ class Seen:
         stats: `[S, Q]` the statistics that the step will leave behind.
         batch_stats: `[S, Q]` the statistics of the batch alone, as the first forward pass found them.
         labels: `[B]` true classes that arrived as feedback, -1 where none did.
+        features: `[B, D]` what the last linear layer saw; empty where the model has none.
     """
 
     rows: Rows
@@ -36,6 +37,7 @@ class Seen:
     stats: Float
     batch_stats: Float
     labels: NDArray[np.int64]
+    features: Float
 
     @property
     def sessions(self) -> int:
@@ -57,12 +59,30 @@ class Moved:
         loss: `[S]` mean loss of the selected samples, 0 where none.
         selected: `[S]` samples that the gradient counted.
         answers: `[B, C]` logits that take the place of the first pass's as the step's answers, or None.
+        gradient: `[S, P]` that a descent of the served theta followed, 0 where it did not; None for other moves.
     """
 
     state: State
     loss: Float
     selected: NDArray[np.int64]
     answers: Float | None = None
+    gradient: Float | None = None
+
+
+def among(seen: Seen, sessions: Index) -> Seen:
+    """What the sessions at these places saw, numbered anew in this order."""
+    number = np.full(seen.sessions, -1, np.intp)
+    number[sessions] = np.arange(len(sessions))
+    keep = np.flatnonzero(number[seen.rows.group] >= 0)
+    rows = seen.rows.take(keep)
+    return Seen(
+        replace(rows, group=number[rows.group]),
+        seen.logits[keep],
+        seen.stats[sessions],
+        seen.batch_stats[sessions],
+        seen.labels[keep],
+        seen.features[keep] if len(seen.features) else seen.features,
+    )
 
 
 class Move(Protocol):

@@ -76,7 +76,7 @@ class DiverseAndCertain:
         moved = {THETA: self.averaging.apply(theta, source.theta)} | memory
         selected = group_count(group[keep], sessions)
         state = only_where(selected > 0, moved, state) | {MEAN: mean}
-        return Moved(state, group_sum(loss, group, sessions), selected)
+        return Moved(state, group_sum(loss, group, sessions), selected, gradient=gradient)
 
     def _weigh(self, state: State, seen: Seen) -> tuple[Float, Float]:
         """Weights `[B]`, zero below the mean diversity, and the new running mean `[S, C]` of predictions."""

@@ -51,16 +51,20 @@ class Following:
         loss = group_sum(np.where(share > 0, share * value.loss, 0).astype(np.float32), group, seen.sessions)
         keep = np.flatnonzero(weight > 0)
         if len(keep) == 0:
-            return Moved({}, loss, selected)
+            return Moved({}, loss, selected, gradient=np.zeros_like(state[THETA]))
         cotangent = np.where(share[:, np.newaxis] > 0, value.cotangent * share[:, np.newaxis], 0).astype(np.float32)
         if self.through_statistics:
             rows = seen.rows
         else:
             rows, cotangent = seen.still().take(keep), cotangent[keep]
-        reply = yield from ask_gradients(Gradient(rows, cotangent))
+        if value.of_features:
+            request = Gradient(rows, np.zeros((len(rows), source.classes), np.float32), cotangent)
+        else:
+            request = Gradient(rows, cotangent)
+        reply = yield from ask_gradients(request)
         gradient = group_sum(reply.grad_theta, rows.group, seen.sessions)
         if self.pull is not None:
             gradient = gradient + self.pull.gradient(state[THETA], source.theta, source.fisher)
         theta, memory = self.optimiser.next(state, state[THETA], gradient)
         moved = only_where(selected > 0, {THETA: theta} | memory, state)
-        return Moved(moved, loss, selected)
+        return Moved(moved, loss, selected, gradient=gradient)

@@ -60,7 +60,7 @@ class Perturbed:
         there = self._loss(source, outputs.logits, outputs.batch_stats[one_row_each], rows.group)
         gradient = (there - here)[:, np.newaxis] / nudge + np.float32(self.decay) * (theta - source.theta)
         moved, memory = self.optimiser.next(state, theta, gradient)
-        return Moved({THETA: moved} | memory, here, group_count(rows.group, seen.sessions))
+        return Moved({THETA: moved} | memory, here, group_count(rows.group, seen.sessions), gradient=gradient)
 
     def _loss(self, source: Source, logits: Float, batch_stats: Float, group: Index) -> Float:
         mean = group_mean(entropy(logits), group, len(batch_stats))

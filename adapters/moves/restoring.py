@@ -9,25 +9,22 @@ import numpy as np
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.fields import STEPS, THETA
+from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Move, Moved, Seen
 from acclimate.adapters.randomness import keys
 from acclimate.adapters.requests import Reply, Request
-from acclimate.adapters.restoration import SourceAverage, Stochastic, TrustRegion
+from acclimate.adapters.restoration import FisherMasked, FisherPull, Part, Stochastic, TrustRegion
 from acclimate.adapters.source import Source
 
 MASK = 71
-Restoration = SourceAverage | Stochastic | TrustRegion
 
 
 @dataclass(frozen=True)
 class Restoring:
-    """`move`, then each of `restorations` in order, in the sessions where the move changed theta.
-
-    Fisher-masked restoration needs the gradient, which a move does not give away: it is a part of `TaughtStudent`.
-    """
+    """`move`, then each of `parts` in order, in the sessions where the move changed theta."""
 
     move: Move
-    restorations: tuple[Restoration, ...]
+    parts: tuple[Part, ...]
     seed: int = 0
 
     def template(self, source: Source) -> State:
@@ -37,15 +34,18 @@ class Restoring:
     def propose(self, source: Source, state: State, seen: Seen) -> Generator[Request, Reply, Moved]:
         """The move's proposal, partly put back."""
         moved = yield from self.move.propose(source, state, seen)
-        if THETA not in moved.state:
+        if THETA not in moved.state or moved.gradient is None:
             return moved
         theta = moved.state[THETA]
-        for number, restoration in enumerate(self.restorations):
-            match restoration:
-                case SourceAverage() | TrustRegion():
-                    put_back = restoration.apply(theta, source.theta)
-                case Stochastic():
-                    key = keys(self.seed, MASK, number, state[STEPS])
-                    put_back = restoration.apply(theta, source.theta, theta, key)
+        for number, part in enumerate(self.parts):
+            key = keys(self.seed, MASK, number, state[STEPS])
+            put_back: Float
+            match part:
+                case FisherPull():
+                    put_back = part.apply(theta, source.theta, source.fisher)
+                case TrustRegion():
+                    put_back = part.apply(theta, source.theta)
+                case Stochastic() | FisherMasked():
+                    put_back = part.apply(theta, source.theta, moved.gradient, key)
             theta = np.where((moved.selected > 0)[:, np.newaxis], put_back, theta)
         return replace(moved, state=moved.state | {THETA: theta.astype(np.float32)})

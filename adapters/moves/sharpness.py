@@ -69,7 +69,7 @@ class SharpnessAware:
         loss = group_sum(share * value.loss, rows.group, sessions)
         theta, memory = self.optimiser.next(state, state[THETA], gradient)
         moved = only_where(kept > 0, {THETA: theta} | memory, state)
-        return Moved(moved | self._watch(state, loss, kept > 0), loss, kept)
+        return Moved(moved | self._watch(state, loss, kept > 0), loss, kept, gradient=gradient)
 
     def _gradient(self, rows: Rows, cotangent: Float, share: Float, sessions: int) -> Generator[Request, Reply, Float]:
         """Per-session gradient `[S, P]` of the weighted loss, through the batch statistics."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from acclimate.adapters.errors import RecipeError
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes.auto import AutoRecipe
 from acclimate.adapters.recipes.base import Recipe, template
+from acclimate.adapters.recipes.cafa import CafaRecipe
 from acclimate.adapters.recipes.cotta import CottaRecipe
 from acclimate.adapters.recipes.deyo import DeyoRecipe
 from acclimate.adapters.recipes.eata import EataRecipe
@@ -25,15 +26,19 @@ from acclimate.adapters.recipes.norm_ema import NormEmaRecipe
 from acclimate.adapters.recipes.ostta import OsttaRecipe
 from acclimate.adapters.recipes.petal import PetalRecipe
 from acclimate.adapters.recipes.rdumb import RdumbRecipe
+from acclimate.adapters.recipes.restored import applicable, restored
 from acclimate.adapters.recipes.roid import RoidRecipe
 from acclimate.adapters.recipes.rotta import RottaRecipe
 from acclimate.adapters.recipes.sar import SarRecipe
 from acclimate.adapters.recipes.source import SourceRecipe
 from acclimate.adapters.recipes.supervised import SupervisedRecipe
+from acclimate.adapters.recipes.t3a import T3aRecipe
 from acclimate.adapters.recipes.tempo import TempoRecipe
 from acclimate.adapters.recipes.tent import TentRecipe
 from acclimate.adapters.recipes.zoa import ZoaRecipe
+from acclimate.adapters.restoration.policy import PREFIX, Policy
 from acclimate.adapters.source import Source
+from acclimate.adapters.watch import Watch
 
 
 class RecipeParameters(Protocol):
@@ -63,17 +68,12 @@ RECIPES: dict[str, type[Any]] = {
     "memo": MemoRecipe,
     "lame": LameRecipe,
     "label_shift": LabelShiftRecipe,
+    "t3a": T3aRecipe,
+    "cafa": CafaRecipe,
     "foa": FoaRecipe,
     "zoa": ZoaRecipe,
     "supervised": SupervisedRecipe,
     "tempo": TempoRecipe,
-}
-
-# Recipes that a daemon cannot serve yet, and why; benchmarks and `adaptation_step` run them.
-OFFLINE: dict[str, str] = {
-    "memo": "it answers with parameters that are adapted to one sample and then thrown away",
-    "supervised": "it learns from labels, which feedback does not bring to a session's step yet",
-    "tempo": "without the labels that feedback does not bring to a step yet, it is eata",
 }
 
 # Bounds hold for every recipe that has a parameter of this name: (lowest, highest).
@@ -111,12 +111,27 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "epsilon": (0.0, 1.0),
     "beta": (0.0, 1e6),
     "rho": (0.0, 1.0),
+    "supports": (1, 1024),
+    "ridge": (1e-6, 1.0),
     "floor": (0.0, 10.0),
     "reset_every": (1, 1e9),
     "memory": (1.0, 1e9),
     "surprise": (1.0, 1e6),
     "patience": (0.0, 1.0),
+    "settle": (0.0, 1e9),
+    "rest": (1, 1e9),
     "through_statistics": (0, 1),
+    "restoration.pull": (0.0, 1e6),
+    "restoration.stochastic": (0.0, 1.0),
+    "restoration.masked": (0.0, 1.0),
+    "restoration.radius": (0.0, 10.0),
+    "restoration.every": (0, 1e9),
+    "restoration.on_drift": (0, 1),
+    "restoration.on_canary": (0, 1),
+    "restoration.on_collapse": (0, 1),
+    "restoration.rollbacks": (0, 1e9),
+    "restoration.ring": (0, 64),
+    "restoration.ring_every": (1, 1e9),
 }
 
 
@@ -127,32 +142,90 @@ def parameters(name: str, overrides: Mapping[str, float]) -> RecipeParameters:
         RecipeError: unknown recipe, unknown parameter, or a value that is not a number within its bounds.
     """
     if name not in RECIPES:
-        raise RecipeError(f"recipe: {name!r} is unknown; use one of {sorted(RECIPES)}")
-    fields = {field.name: field for field in dataclasses.fields(RECIPES[name])}
-    values: dict[str, float | int] = {}
-    for key, value in overrides.items():
-        if key not in fields:
-            raise RecipeError(f"recipe {name!r}: parameter {key!r} is unknown; it has {sorted(fields)}")
-        low, high = BOUNDS[key]
-        if not math.isfinite(value) or not low <= value <= high:
-            raise RecipeError(f"recipe {name!r}: {key} is {value}; it must lie in [{low:g}, {high:g}]")
-        default = fields[key].default
-        if not isinstance(default, float) and value != int(value):
-            raise RecipeError(f"recipe {name!r}: {key} is {value}; it must be a whole number")
-        values[key] = value if isinstance(default, float) else bool(value) if isinstance(default, bool) else int(value)
-    built: RecipeParameters = RECIPES[name](**values)
+        _unknown(name)
+    built: RecipeParameters = RECIPES[name](**_typed(name, _own(name), overrides))
     return built
 
 
-def build(name: str, overrides: Mapping[str, float], source: Source, guards: Guards) -> Recipe:
-    """A recipe for a model; see `parameters` for what is refused."""
-    return parameters(name, overrides).build(source, guards)
+def build(
+    name: str, overrides: Mapping[str, float], source: Source, guards: Guards, watch: Watch | None = None
+) -> Recipe:
+    """A recipe for a model, and what brings its sessions back; see `parameters` for what is refused.
+
+    Args:
+        name: of the recipe.
+        overrides: of its parameters and, as `restoration.*`, of `Policy`'s.
+        source: the model.
+        guards: what its steps must pass.
+        watch: what tells drift; None: the defaults.
+    """
+    own = {key: value for key, value in overrides.items() if not key.startswith(PREFIX)}
+    recipe = parameters(name, own).build(source, guards)
+    if watch is not None:
+        recipe = dataclasses.replace(recipe, watch=watch)
+    return restored(recipe, policy(name, overrides))
+
+
+def policy(name: str, overrides: Mapping[str, float]) -> Policy:
+    """What brings a recipe's sessions back: the `restoration.*` among the overrides, else off.
+
+    Raises:
+        RecipeError: the recipe is unknown, has no such parameter, or a value is not a number within its bounds.
+    """
+    chosen = {key: value for key, value in overrides.items() if key.startswith(PREFIX)}
+    typed = _typed(name, restoration_of(name), chosen)
+    return Policy(**{key.removeprefix(PREFIX): value for key, value in typed.items()})  # type: ignore[arg-type]
 
 
 def values(name: str, overrides: Mapping[str, float]) -> dict[str, float]:
-    """Every parameter of a recipe with its effective value, for showing."""
-    chosen = parameters(name, overrides)
-    return {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}  # type: ignore[arg-type]
+    """Every parameter of a recipe, and of what brings its sessions back, with its effective value, for showing."""
+    own = {key: value for key, value in overrides.items() if not key.startswith(PREFIX)}
+    chosen, back = parameters(name, own), policy(name, overrides)
+    shown: dict[str, float] = {field: getattr(chosen, field) for field in _own(name)}
+    return shown | {key: getattr(back, key.removeprefix(PREFIX)) for key in restoration_of(name)}
 
 
-__all__ = ["BOUNDS", "OFFLINE", "RECIPES", "Recipe", "RecipeParameters", "build", "parameters", "template", "values"]
+def restoration_of(name: str) -> dict[str, float]:
+    """The defaults of the `restoration.*` parameters that a recipe takes: `recipes/restored.py` says which."""
+    if name not in RECIPES:
+        _unknown(name)
+    return applicable(name)
+
+
+def _own(name: str) -> dict[str, float]:
+    """The defaults of a recipe's own parameters."""
+    return {field.name: field.default for field in dataclasses.fields(RECIPES[name])}  # type: ignore[misc]
+
+
+def _unknown(name: str) -> NoReturn:
+    raise RecipeError(f"recipe: {name!r} is unknown; use one of {sorted(RECIPES)}")
+
+
+def _typed(name: str, defaults: Mapping[str, float], overrides: Mapping[str, float]) -> dict[str, float | int]:
+    """The overrides in the types of the defaults."""
+    typed: dict[str, float | int] = {}
+    for key, value in overrides.items():
+        if key not in defaults:
+            raise RecipeError(f"recipe {name!r}: parameter {key!r} is unknown; it has {sorted(defaults)}")
+        low, high = BOUNDS[key]
+        if not math.isfinite(value) or not low <= value <= high:
+            raise RecipeError(f"recipe {name!r}: {key} is {value}; it must lie in [{low:g}, {high:g}]")
+        default = defaults[key]
+        if not isinstance(default, float) and value != int(value):
+            raise RecipeError(f"recipe {name!r}: {key} is {value}; it must be a whole number")
+        typed[key] = value if isinstance(default, float) else bool(value) if isinstance(default, bool) else int(value)
+    return typed
+
+
+__all__ = [
+    "BOUNDS",
+    "RECIPES",
+    "Recipe",
+    "RecipeParameters",
+    "build",
+    "parameters",
+    "policy",
+    "restoration_of",
+    "template",
+    "values",
+]

@@ -22,7 +22,11 @@ REFERENCE_ROWS = 64
 
 @dataclass(frozen=True)
 class AutoRecipe:
-    """`eata`'s constants, with the learning rate scaled to the batch, and the blend's own."""
+    """`eata`'s constants, with the learning rate scaled to the batch, and the blend's own.
+
+    `settle` is long because shifts that resemble each other are one domain to it: resting after 2048 samples saved a
+    tenth of the gradients on eight shifts of 2000 images each and cost 0.4 points of error (ResNet-20, CIFAR-10-C).
+    """
 
     batch_rows: int = 32
     lr: float = 1e-3
@@ -32,6 +36,8 @@ class AutoRecipe:
     memory: float = 512.0
     surprise: float = 2.0
     patience: float = 0.7
+    settle: float = 16384.0
+    rest: int = 4
 
     def build(self, source: Source, guards: Guards) -> Recipe:
         """The first pass normalises with the batch alone: deeper statistics must not depend on the blend."""
@@ -45,6 +51,13 @@ class AutoRecipe:
             name="auto",
             batch_rows=self.batch_rows,
             statistics=Blend(prior=0.0),
-            move=Shrinking(descent, memory=self.memory, surprise=self.surprise, patience=self.patience),
+            move=Shrinking(
+                descent,
+                memory=self.memory,
+                surprise=self.surprise,
+                patience=self.patience,
+                settle=self.settle,
+                rest=self.rest,
+            ),
             guards=guards,
         )

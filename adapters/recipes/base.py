@@ -11,9 +11,10 @@ from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.moves import Move
 from acclimate.adapters.outputs import AsIs, OutputStage
-from acclimate.adapters.restoration import Reset
+from acclimate.adapters.restoration import CheckpointRing, Reset
 from acclimate.adapters.source import Source
 from acclimate.adapters.statistics import Blend, Statistics
+from acclimate.adapters.watch import Watch
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,11 @@ class Recipe:
         move: how theta moves, or None for recipes that only follow statistics.
         outputs: how the answers are corrected, whatever computed them.
         guards: what a proposal must pass.
-        resets: what sends a session back to the source after a step, whatever the guards said.
+        resets: what sends a session back after a step, besides too many refusals in a row.
+        ring: checkpoints to go back to, or None: it goes back to the source.
+        reads_labels: whether true classes that arrive as feedback change what is learnt.
+        watch: what tells drift of the stream from what the steps see, or None.
+        answers_late: whether a request is answered by a step over its own samples, and not learnt from afterwards.
     """
 
     name: str
@@ -37,6 +42,10 @@ class Recipe:
     outputs: OutputStage = field(default_factory=AsIs)
     guards: Guards = field(default_factory=Guards)
     resets: tuple[Reset, ...] = ()
+    ring: CheckpointRing | None = None
+    watch: Watch | None = field(default_factory=Watch)
+    reads_labels: bool = False
+    answers_late: bool = False
 
     @property
     def learns(self) -> bool:
@@ -53,4 +62,8 @@ def template(recipe: Recipe, source: Source) -> State:
         STEPS: np.zeros((), np.int64),
     }
     state |= recipe.outputs.template(source)
+    if recipe.learns and recipe.watch is not None:
+        state |= recipe.watch.template(source)
+    if recipe.ring is not None:
+        state |= recipe.ring.template(source)
     return state if recipe.move is None else state | recipe.move.template(source)

@@ -27,4 +27,4 @@ class MemoRecipe:
     def build(self, source: Source, guards: Guards) -> Recipe:
         """Parameters are put back after every sample."""
         move = AgreeingViews(self.lr, self.views, self.seed)
-        return Recipe("memo", self.batch_rows, Blend(self.prior), move, guards=guards)
+        return Recipe("memo", self.batch_rows, Blend(self.prior), move, guards=guards, answers_late=True)

@@ -8,13 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from acclimate.adapters.features import FeatureStatistics
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.layout import Layout
 from acclimate.adapters.manifest import Calibration
 from acclimate.adapters.recipes import RECIPES, build, template, values
+from acclimate.adapters.recipes.page_parts import drift_section, restoration_section
 from acclimate.adapters.source import Source
 
-CHANNELS, CLASSES, IMAGE = 688, 10, (3, 32, 32)
+CHANNELS, CLASSES, FEATURES, IMAGE = 688, 10, 64, (3, 32, 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,8 @@ CARDS: dict[str, Card] = {
     "memo": Card("Zhang, Levine and Finn 2022, algorithm 1", 34, 32),
     "lame": Card("Boudiaf et al. 2022, eqs. 2-5", 1, 0),
     "label_shift": Card("Saerens, Latinne and Decaestecker 2002, eqs. 2.4, 2.9", 1, 0),
+    "t3a": Card("Iwasawa and Matsuo 2021, algorithm 1", 1, 0),
+    "cafa": Card("Jung et al. 2023, eqs. 3-5", 1, 1),
     "foa": Card("Niu et al. 2024, algorithm 1; Hansen 2016, figure 6", 28, 0),
     "zoa": Card("Deng et al. 2025; Spall 1992", 2, 0),
     "supervised": Card("cross-entropy on feedback", 1, 1, True),
@@ -61,7 +65,8 @@ def markdown() -> str:
     """The page: one row per recipe, and what is not there."""
     source = _resnet20()
     rows = [_row(name, source) for name in sorted(RECIPES)]
-    return _PAGE.format(classes=CLASSES, parameters=2 * CHANNELS) + "\n".join(rows) + "\n" + _NOTES
+    page = _PAGE.format(classes=CLASSES, parameters=2 * CHANNELS) + "\n".join(rows) + "\n" + _NOTES
+    return f"{page}\n{restoration_section()}\n{drift_section()}"
 
 
 def _row(name: str, source: Source) -> str:
@@ -85,6 +90,14 @@ def _resnet20() -> Source:
         canary_inputs=np.zeros((0, *IMAGE), np.uint8),
         canary_labels=np.zeros(0, np.int64),
         calibration=Calibration(0.9, True, 0.9, 0.3, 0.5),
+        features=FeatureStatistics(
+            centres=np.zeros((CLASSES, FEATURES), np.float32),
+            shares=np.full(CLASSES, 1 / CLASSES, np.float32),
+            factor=np.zeros((FEATURES, 1), np.float32),
+            residual=np.ones(FEATURES, np.float32),
+            weight=np.ones((CLASSES, FEATURES), np.float32),
+            bias=np.zeros(CLASSES, np.float32),
+        ),
     )
 
 
@@ -103,8 +116,8 @@ alone, the papers' setting), because a session's batches are small. Gradients fl
 where `through_statistics` is 1, because a gradient with fixed statistics is asked for the selected samples alone.
 
 **Forwards** and **gradients** are the most that a step asks for per sample at the defaults; the guards' own passes come
-on top. **Bytes** is what a session remembers, for {parameters} parameters and as many statistics, {classes} classes
-and 3 x 32 x 32 images (ResNet-20).
+on top. **Bytes** is what a session remembers, for {parameters} parameters and as many statistics, {classes} classes,
+64 features and 3 x 32 x 32 images (ResNet-20).
 
 | recipe | from | forwards | gradients | bytes | parameters |
 |---|---|--:|--:|--:|---|
@@ -123,13 +136,16 @@ Where a recipe is less, or other, than its paper:
   it is for synchronous sessions.
 - `lame`: nearness is measured between predictions, not features.
 - `ostta`: the source model's confidence is measured under the session's statistics, so that only parameters differ.
-- `foa`: evolves norm affines in 16 random directions, where the paper evolves prompts; no activation shift.
+- `foa`: evolves norm affines in 16 random directions, where the paper evolves prompts; no activation shift. A session
+  whose step fails the canaries goes back and begins its search anew.
 - `zoa`: one perturbation as in the paper, without its bank of domain parameters. Its discrepancy is that of the
   statistics that normalisations see; a model without running statistics has entropy alone.
-- `lame`, `label_shift` and `roid` correct answers in an output stage: the answers of a step have passed it.
+- `t3a`: the layer's rows are those of the 8-bit weights. A session is answered by the float pass, several times the
+  cost of the quantized one, since that alone has features; before its first step it answers as the source does.
+- `cafa`: the classes share one covariance, and its 64 leading directions are kept.
+- `t3a` and `cafa` need a bundle with features (`docs/bundle-format.md`); one without is refused.
+- `lame`, `label_shift`, `t3a` and `roid` correct answers in an output stage: the answers of a step have passed it.
 - `supervised`, `tempo`: without feedback the first learns nothing and the second is `eata` to the bit.
-
-Not here: `t3a` and `cafa` need the features before the classifier, which bundles do not export yet.
 
 Random views and masks are functions of the recipe's `seed`, the session's step and the sample's place in it, so a
 replay or a step repeated from a snapshot draws them again to the bit.

@@ -26,4 +26,4 @@ class SupervisedRecipe:
     def build(self, source: Source, guards: Guards) -> Recipe:
         """Feedback only."""
         move = Labelled(Following(Adam(self.lr), FisherPull(self.beta), self.through_statistics))
-        return Recipe("supervised", self.batch_rows, Blend(self.prior), move, guards=guards)
+        return Recipe("supervised", self.batch_rows, Blend(self.prior), move, guards=guards, reads_labels=True)

@@ -43,4 +43,4 @@ class TempoRecipe:
             self.calibrate_every,
             self.feedback,
         )
-        return Recipe("tempo", self.batch_rows, Blend(self.prior), move, guards=guards)
+        return Recipe("tempo", self.batch_rows, Blend(self.prior), move, guards=guards, reads_labels=True)

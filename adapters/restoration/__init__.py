@@ -4,11 +4,10 @@ from acclimate.adapters.restoration.averaging import SourceAverage
 from acclimate.adapters.restoration.fisher import FisherPull
 from acclimate.adapters.restoration.masked import FisherMasked, Masked, Stochastic
 from acclimate.adapters.restoration.periodic import PeriodicReset
-from acclimate.adapters.restoration.recovery import Flagged
+from acclimate.adapters.restoration.policy import Part, Policy, Reset
+from acclimate.adapters.restoration.recovery import Flagged, Refused
 from acclimate.adapters.restoration.region import TrustRegion
 from acclimate.adapters.restoration.ring import CheckpointRing
-
-Reset = PeriodicReset | Flagged
 
 __all__ = [
     "CheckpointRing",
@@ -16,7 +15,10 @@ __all__ = [
     "FisherPull",
     "Flagged",
     "Masked",
+    "Part",
     "PeriodicReset",
+    "Policy",
+    "Refused",
     "Reset",
     "SourceAverage",
     "Stochastic",

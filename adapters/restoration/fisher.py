@@ -21,3 +21,10 @@ class FisherPull:
     def gradient(self, theta: Float, source: Float, fisher: Float) -> Float:
         """Its gradient `[S, P]` at theta `[S, P]`, for source and fisher `[P]`."""
         return np.float32(2 * self.beta) * fisher * (theta - source)
+
+    def apply(self, theta: Float, source: Float, fisher: Float) -> Float:
+        """Theta `[S, P]` after a step of its own toward the source: the penalty's proximal point, at unit step size.
+
+        It shrinks each offset by `1 + 2 beta fisher_i`, so no `beta` overshoots (Parikh and Boyd 2014, section 6.1.1).
+        """
+        return (source + (theta - source) / (1 + np.float32(2 * self.beta) * fisher)).astype(np.float32)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from dataclasses import replace
 
 import numpy as np
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.moves import Move, Moved, Seen
 from acclimate.adapters.recipes import Recipe, build, template
 from acclimate.adapters.requests import Forward, Gradient, Reply, Request
+from acclimate.adapters.source import Source
 from acclimate.adapters.step import Batch, StepResult, adaptation_step
 from acclimate.runtime.engines.reference import ReferenceEngine, reference_engine
 from acclimate.runtime.scheduler.drive import Slicing, answer
@@ -49,6 +52,26 @@ def step(
             request = machine.send(twist(request, reply) if twist else reply)
     except StopIteration as finished:
         return finished.value
+
+
+def first_move(chosen: Recipe, engine: ReferenceEngine, inputs: np.ndarray) -> Moved | None:
+    """What the move of a recipe proposes at the first step of one session; None where the recipe has no move."""
+    if chosen.move is None:
+        return None
+    move: Move = chosen.move
+    seen: list[Moved] = []
+
+    class Listening:
+        template = move.template
+
+        def propose(self, source: Source, state: State, shown: Seen) -> Generator[Request, Reply, Moved]:
+            moved = yield from move.propose(source, state, shown)
+            seen.append(moved)
+            return moved
+
+    listening = replace(chosen, move=Listening())
+    step(listening, fresh(listening, engine, 1), inputs, np.zeros(len(inputs), np.intp), engine)
+    return seen[0]
 
 
 def stream(seed: int, rows: int, features: int = 8, shift: float = 0.7, scale: float = 1.6) -> np.ndarray:

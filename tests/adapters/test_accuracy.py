@@ -26,7 +26,7 @@ def test_the_estimate_is_a_share() -> None:
     lost = Calibration(0.2, True, 0.999, 0.4, 0.5)
     assert difference_of_confidences(watched(0.999), sure) == 1
     assert difference_of_confidences(watched(0.5000001), lost) == 0
-    assert math.isnan(difference_of_confidences(Telemetry(), CALIBRATION))
+    assert difference_of_confidences(Telemetry(), CALIBRATION) == 0
 
 
 def test_both_estimates_are_exact_for_a_calibrated_model() -> None:

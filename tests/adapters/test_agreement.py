@@ -65,3 +65,13 @@ def test_rows_without_a_label_have_neither_loss_nor_gradient() -> None:
     np.testing.assert_allclose(
         value.cotangent, [softmax(z)[0] - np.eye(4)[2], np.zeros(4), softmax(z)[2] - np.eye(4)[0]]
     )
+
+
+@given(seed=SEEDS)
+def test_label_cross_entropy(seed: int) -> None:
+    z, labels = logits(seed, 4, 4), np.array([2, -1, 0, 3])
+    np.testing.assert_allclose(
+        label_cross_entropy(z, labels).cotangent,
+        slope(lambda v: np.where(labels >= 0, label_cross_entropy(v, labels).loss, 0), z),
+        atol=1e-7,
+    )

@@ -8,12 +8,14 @@ from acclimate.adapters.laplacian import Laplacian
 from acclimate.adapters.numerics import softmax
 from acclimate.adapters.outputs import AsIs, OutputStage
 from acclimate.adapters.priors import PRIOR, BatchPrior, LabelShift
+from acclimate.adapters.prototypes import Prototypes
 from acclimate.runtime.engines.reference import reference_engine
 from tests.adapters.stepping import fresh, recipe, step, stream
 
 ENGINE = reference_engine()
 SOURCE = ENGINE.source
-STAGES = [AsIs(), BatchPrior(), LabelShift(), Laplacian()]
+STAGES = [AsIs(), BatchPrior(), LabelShift(), Laplacian(), Prototypes()]
+NONE = np.zeros((0, 0), np.float32)
 TWO = np.repeat([0, 1], 12)
 
 
@@ -29,13 +31,14 @@ def states(stage: OutputStage, sessions: int) -> dict[str, np.ndarray]:
 def test_sessions_do_not_see_each_other_and_nothing_is_overwritten(stage: OutputStage) -> None:
     mine, other = logits(0, 12), logits(1, 12)
     both, state = np.concatenate([mine, other]), states(stage, 2)
+    seen = stream(2, 24)
     before = {name: value.copy() for name, value in state.items()}
-    together, changed = stage.apply(SOURCE, state, both, TWO)
+    together, changed = stage.apply(SOURCE, state, both, TWO, seen)
     first = {name: value[:1] for name, value in state.items()}
-    alone, changed_alone = stage.apply(SOURCE, first, mine, np.zeros(12, np.intp))
+    alone, changed_alone = stage.apply(SOURCE, first, mine, np.zeros(12, np.intp), seen[:12])
     np.testing.assert_allclose(together[:12], alone, rtol=1e-5, atol=1e-6)
     order = np.arange(24).reshape(2, 12).T.reshape(-1)
-    mixed, _ = stage.apply(SOURCE, state, both[order], TWO[order])
+    mixed, _ = stage.apply(SOURCE, state, both[order], TWO[order], seen[order])
     np.testing.assert_allclose(mixed, together[order], rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(both, np.concatenate([logits(0, 12), logits(1, 12)]))
     for name, value in before.items():
@@ -47,7 +50,7 @@ def test_sessions_do_not_see_each_other_and_nothing_is_overwritten(stage: Output
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: type(stage).__name__)
 def test_one_sample_is_answered_as_it_was(stage: OutputStage) -> None:
     one = logits(2, 1)
-    answer, _ = stage.apply(SOURCE, states(stage, 1), one, np.zeros(1, np.intp))
+    answer, _ = stage.apply(SOURCE, states(stage, 1), one, np.zeros(1, np.intp), NONE)
     assert np.isfinite(answer).all()
     assert answer.argmax() == one.argmax()
 
@@ -66,27 +69,27 @@ def plain_lame(z: np.ndarray, neighbours: int, iterations: int) -> np.ndarray:
 
 def test_lame_is_its_fixed_point_iteration() -> None:
     z = logits(3, 30)
-    answer, _ = Laplacian(most=7, tolerance=0).apply(SOURCE, {}, z, np.zeros(30, np.intp))
+    answer, _ = Laplacian(most=7, tolerance=0).apply(SOURCE, {}, z, np.zeros(30, np.intp), NONE)
     np.testing.assert_allclose(np.exp(answer), plain_lame(z, 5, 7), atol=1e-5)
 
 
 def test_lame_stops_when_its_energy_does() -> None:
     z = logits(3, 30)
-    settled, _ = Laplacian().apply(SOURCE, {}, z, np.zeros(30, np.intp))
-    longer, _ = Laplacian(most=1000).apply(SOURCE, {}, z, np.zeros(30, np.intp))
+    settled, _ = Laplacian().apply(SOURCE, {}, z, np.zeros(30, np.intp), NONE)
+    longer, _ = Laplacian(most=1000).apply(SOURCE, {}, z, np.zeros(30, np.intp), NONE)
     np.testing.assert_allclose(settled, longer, atol=1e-4)
 
 
 def test_lame_lets_neighbours_outvote_an_outlier() -> None:
     sure, unsure = np.tile(np.float32([3, 0, 0, 0]), (8, 1)), np.float32([[0.9, 1, 0, 0]])
-    answer, _ = Laplacian().apply(SOURCE, {}, np.concatenate([sure, unsure]), np.zeros(9, np.intp))
+    answer, _ = Laplacian().apply(SOURCE, {}, np.concatenate([sure, unsure]), np.zeros(9, np.intp), NONE)
     assert unsure.argmax() == 1
     assert (answer.argmax(axis=1) == 0).all()
 
 
 def test_batch_prior_multiplies_probabilities_by_the_smoothed_mean() -> None:
     z = logits(4, 20)
-    answer, _ = BatchPrior().apply(SOURCE, {}, z, np.zeros(20, np.intp))
+    answer, _ = BatchPrior().apply(SOURCE, {}, z, np.zeros(20, np.intp), NONE)
     mean = softmax(z).mean(axis=0)
     smooth = max(1 / 20, 1 / 4) / mean.max()
     expected = softmax(z) * (mean + smooth) / (1 + smooth * 4)
@@ -105,7 +108,7 @@ def test_label_shift_finds_the_frequencies_of_a_shifted_stream() -> None:
         truth = (draws.random(50) < 0.1).astype(int)
         x = draws.normal(size=50) + np.where(truth == 1, 0.7, -0.7)
         z = np.stack([-0.7 * x, 0.7 * x], axis=1).astype(np.float32)
-        answer, changed = stage.apply(source, state, z, np.zeros(50, np.intp))
+        answer, changed = stage.apply(source, state, z, np.zeros(50, np.intp), NONE)
         state = state | changed
         if turn >= 50:
             wrong += [(z.argmax(axis=1) != truth).sum(), (answer.argmax(axis=1) != truth).sum()]
@@ -119,7 +122,7 @@ def test_the_step_answers_with_the_corrected_logits_and_remembers() -> None:
     before = step(plain, fresh(plain, ENGINE, 1), inputs, group, ENGINE)
     state = fresh(shifted, ENGINE, 1)
     after = step(shifted, state, inputs, group, ENGINE)
-    expected, changed = LabelShift().apply(SOURCE, state, before.logits, group)
+    expected, changed = LabelShift().apply(SOURCE, state, before.logits, group, NONE)
     np.testing.assert_array_equal(after.logits, expected)
     np.testing.assert_array_equal(after.state[PRIOR], changed[PRIOR])
     assert not np.array_equal(after.state[PRIOR], state[PRIOR])

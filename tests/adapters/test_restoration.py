@@ -2,23 +2,22 @@
 
 import numpy as np
 
-from acclimate.adapters.drift import PageHinkley
 from acclimate.adapters.fields import STATS, STEPS, THETA
-from acclimate.adapters.moves import Descent, Following, Restoring, Watching
-from acclimate.adapters.moves.watching import CHANGED
+from acclimate.adapters.moves import Descent, Following, Restoring
 from acclimate.adapters.objectives import entropy_loss
 from acclimate.adapters.optimisers import Adam
 from acclimate.adapters.randomness import keys
 from acclimate.adapters.recipes import Recipe
+from acclimate.adapters.requests import Gradient
 from acclimate.adapters.restoration import (
     CheckpointRing,
     FisherMasked,
-    Flagged,
+    FisherPull,
     SourceAverage,
     Stochastic,
     TrustRegion,
 )
-from acclimate.adapters.restoration.ring import RING_SCORE, RING_THETA
+from acclimate.adapters.restoration.ring import RING_SCORE, RING_STATS, RING_THETA, RING_VERSION, SERVING
 from acclimate.adapters.statistics import Blend
 from acclimate.runtime.engines.reference import reference_engine
 from tests.adapters.plain import OPEN
@@ -92,70 +91,61 @@ def test_a_restoring_move_stays_in_its_region_for_long() -> None:
     np.testing.assert_allclose(np.linalg.norm(held[THETA][0] - SOURCE.theta), 0.2 * size, rtol=1e-4)
 
 
-def test_restorations_follow_one_another_in_order() -> None:
-    chosen = composed(Restoring(descent(), (Stochastic(1.0), SourceAverage(0.5))))
-    state = step(chosen, fresh(chosen, ENGINE, 1), stream(0, 24), ONE, ENGINE).state
-    np.testing.assert_allclose(state[THETA][0], SOURCE.theta, atol=1e-6)
+def test_a_pull_shrinks_each_offset_by_its_fisher_and_never_overshoots() -> None:
+    fisher = np.abs(GRADIENT[0])
+    back = FisherPull(1e6).apply(THETAS, HOME, fisher)
+    np.testing.assert_allclose(
+        FisherPull(0.5).apply(THETAS, HOME, fisher) - HOME, (THETAS - HOME) / (1 + fisher), atol=1e-5
+    )
+    assert (np.abs(back - HOME) <= np.abs(THETAS - HOME)).all()
+    # The proximal point: the penalty's gradient there is the way back from it.
+    pulled = FisherPull(0.5).apply(THETAS, HOME, fisher)
+    np.testing.assert_allclose(THETAS - pulled, FisherPull(0.5).gradient(pulled, HOME, fisher), atol=1e-4)
 
 
-def test_the_ring_keeps_the_latest_and_goes_back_to_the_best() -> None:
-    ring = CheckpointRing(capacity=3, every=2)
+def test_a_masked_restoration_takes_the_gradient_that_the_move_followed() -> None:
+    free, masked = composed(descent()), composed(Restoring(descent(), (FisherMasked(0.25),)))
+    inputs = stream(0, 24)
+    asked: list = []
+    loose = step(free, fresh(free, ENGINE, 1), inputs, ONE, ENGINE, asked=asked).state[THETA][0]
+    (request,) = [one for one in asked if isinstance(one, Gradient)]
+    importance = np.abs(ENGINE.vjp(request).grad_theta.sum(axis=0))
+    held = step(masked, fresh(masked, ENGINE, 1), inputs, ONE, ENGINE).state[THETA][0]
+    back = held == SOURCE.theta
+    assert back.sum() == len(SOURCE.theta) // 4
+    assert importance[back].max() < importance[~back].min()
+    np.testing.assert_array_equal(held[~back], loose[~back])
+
+
+def checkpointed(ring: CheckpointRing, scores: list[float]) -> dict[str, np.ndarray]:
+    """A ring that took a checkpoint of each score; the session beside it took none."""
     state = {name: np.stack([value] * 2) for name, value in ring.template(SOURCE).items()}
-    scores = [9, 1, 5, 3, 2]
-    for turn in range(1, 11):
-        here = {
+    for turn in range(1, ring.every * len(scores) + 1):
+        state |= {
             THETA: np.full((2, len(SOURCE.theta)), turn, np.float32),
             STATS: np.full((2, len(SOURCE.stats)), -turn, np.float32),
             STEPS: np.full(2, turn),
+            SERVING: np.full(2, 100 + turn),
         }
-        state = state | here
-        state |= ring.take(state, np.float32([scores[(turn - 1) // 2]] * 2))
+        due = ring.due(state)
+        assert due.tolist() == [turn % ring.every == 0] * 2
+        state |= ring.take(state, np.float32([scores[(turn - 1) // ring.every]] * 2), due & np.array([True, False]))
+    return state
+
+
+def test_the_ring_keeps_the_latest_and_knows_the_best_and_its_version() -> None:
+    ring = CheckpointRing(capacity=3, every=2)
+    state = checkpointed(ring, [9, 1, 5, 3, 2])
     np.testing.assert_array_equal(np.sort(state[RING_SCORE][0]), [2, 3, 5])
     np.testing.assert_array_equal(np.sort(state[RING_THETA][0, :, 0]), [6, 8, 10])
-    back = ring.go_back(state, np.array([True, False]))
-    np.testing.assert_array_equal(back[THETA][:, 0], [6, 10])
-    np.testing.assert_array_equal(back[STATS][:, 0], [-6, -10])
+    place = ring.best(state)
+    assert place[1] == -1
+    assert (state[RING_THETA][0, place[0], 0], state[RING_STATS][0, place[0], 0]) == (6, -6)
+    assert state[RING_VERSION][0, place[0]] == 107
+    np.testing.assert_array_equal(state[RING_VERSION][1], 0)
 
 
-def play(chosen: Recipe, shifts: list[float], turns: int = 20):
-    state, changes, resets = fresh(chosen, ENGINE, 1), [], []
-    for turn in range(turns * len(shifts)):
-        inputs = stream(turn, 24, shift=0, scale=shifts[turn // turns])
-        result = step(chosen, state, inputs, ONE, ENGINE)
-        state = result.state
-        if state[CHANGED][0]:
-            changes.append(turn)
-        if result.restore[0]:
-            resets.append(turn)
-            state = fresh(chosen, ENGINE, 1)
-    return state, changes, resets
-
-
-DETECTOR = PageHinkley(tolerance=0.02, threshold=0.4, grace=5)
-
-
-def test_a_change_of_the_stream_is_found_and_resets_where_that_is_asked_for() -> None:
-    """Statistics are held, so that a scaled stream is answered with another certainty."""
-    still = Watching(descent(0.0), DETECTOR)
-    _, changes, resets = play(Recipe("watched", 24, Blend(1e6), still, guards=OPEN), [1.0, 1.0])
-    assert changes == resets == []
-    _, changes, resets = play(Recipe("watched", 24, Blend(1e6), still, guards=OPEN), [1.0, 4.0])
-    assert changes
-    assert 20 <= changes[0] < 30
-    assert resets == []
-    flagged = Recipe("watched", 24, Blend(1e6), still, guards=OPEN, resets=(Flagged(CHANGED),))
-    _, changes, resets = play(flagged, [1.0, 4.0])
-    assert resets == changes != []
-
-
-def test_a_change_sends_a_session_with_a_ring_to_one_of_its_checkpoints() -> None:
-    chosen = Recipe("watched", 24, Blend(1e6), Watching(descent(), DETECTOR, CheckpointRing(3, 4)), guards=OPEN)
-    state, rewound = fresh(chosen, ENGINE, 1), 0
-    for turn in range(40):
-        before = state
-        state = step(chosen, before, stream(turn, 24, shift=0, scale=4.0 if turn >= 20 else 1.0), ONE, ENGINE).state
-        if state[CHANGED][0]:
-            rewound += 1
-            ring = np.concatenate([state[RING_THETA][0], before[RING_THETA][0]])
-            assert (ring == state[THETA][0]).all(axis=1).any()
-    assert rewound > 0
+def test_the_latest_of_equally_good_checkpoints_is_taken_even_if_all_are_bad() -> None:
+    ring = CheckpointRing(capacity=3, every=1)
+    state = checkpointed(ring, [0, 0])
+    assert state[RING_VERSION][0, ring.best(state)[0]] == 103
