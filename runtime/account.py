@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 
-from acclimate.adapters.accuracy import Telemetry, observe
+from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
 from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
-from acclimate.runtime.scheduler.learner import StepReport
 from acclimate.runtime.scheduler.predictor import Answer
+from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.table import SessionTable
@@ -75,8 +76,13 @@ class Account:
         )  # fmt: skip
         if report.restored:
             own.restorations += 1
-            tally.restorations["strikes"] += 1
-            self._tell(session, EventKind.RESTORED, report.version_before, "strikes")
+            tally.restorations[report.restored] += 1
+            self._tell(
+                session, EventKind.RESTORED, report.version_before, report.restored, restored_to=report.restored_to
+            )
+        if report.drift:
+            tally.drifts[report.drift] += 1
+            self._tell(session, EventKind.DRIFTED, session.version, report.drift, samples=report.samples)
 
     def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
         """Tell watchers of something a client did."""
@@ -85,6 +91,7 @@ class Account:
     def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
         """One model's figures; safe from any thread."""
         engine, tally = self._engines[name], self.tallies[name]
+        graphs = engine.specialised
         live = [session for session in table if session.model == name]
         cost = engine.manifest.cost
         states = {"pristine": 0, "adapted": 0} | Counter(session.state.value for session in live)
@@ -104,6 +111,7 @@ class Account:
             skipped=dict(tally.skipped),
             rollbacks=dict(tally.rollbacks),
             restorations=dict(tally.restorations),
+            drifts=dict(tally.drifts),
             adaptation_seconds=tally.adaptation_seconds,
             forward_samples=tally.forward_samples,
             backward_samples=tally.backward_samples,
@@ -114,12 +122,20 @@ class Account:
             entropy=tally.entropy.frozen(),
             confidence=tally.confidence.frozen(),
             estimated_accuracy=self._telemetry[name].above,
+            estimated_accuracy_doc=difference_of_confidences(self._telemetry[name], engine.manifest.calibration),
             labelled=tally.labelled,
             labelled_correct=tally.labelled_correct,
             buffered=sum(len(session.buffer) for session in live),
             dropped=tally.dropped,
             theta_distance_max=max((session.distance for session in live), default=0.0),
-            state_bytes=sum(session.cohort.bank.row_bytes for session in live),
+            drift_max={
+                signal: max((session.drift[place] for session in live), default=0.0)
+                for place, signal in enumerate(SIGNALS)
+            },
+            state_bytes=sum(session.state_bytes for session in live),
+            specialised=graphs.count,
+            specialisations=graphs.made,
+            specialisations_evicted=graphs.evicted,
         )
 
     def _tell(
@@ -131,6 +147,7 @@ class Account:
         ms: float = 0.0,
         samples: int = 0,
         after: int | None = None,
+        restored_to: int = 0,
     ) -> None:
         self._hub.publish(
             Event(
@@ -143,5 +160,6 @@ class Account:
                 reason=reason,
                 cost_ms=ms,
                 samples=samples,
+                restored_to=restored_to,
             )
         )

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -23,24 +23,18 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
 # Read by the benchmarks and tests, not by the daemon, and often set where it runs.
 FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA"})
 
 Port = Annotated[int, Field(ge=0, le=65535)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class ConfigError(ValueError):
     """The configuration cannot be used; the message is one line that names the key, its value and the fix."""
-
-
-class Section(BaseModel):
-    """A frozen table of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Server(Section):
@@ -58,9 +52,22 @@ class Server(Section):
 class Engine(Section):
     """How models are computed."""
 
-    provider: Literal["cpu", "cuda", "tensorrt"] = Field("cpu", description="ONNX Runtime execution provider")
+    provider: Literal["cpu", "cuda", "tensorrt", "auto"] = Field(
+        "cpu", description="ONNX Runtime execution provider; auto: CUDA where it is, else the CPU"
+    )
+    precision: Literal["float32", "float16", "bfloat16"] = Field(
+        "float32",
+        description="graphs of a bundle to run: float32 are the int8 and float ones; the others need an export with "
+        "`--precision` and, for bfloat16, a GPU",
+    )
     intra_op_threads: int = Field(0, ge=0, le=1024, description="threads for one prediction; 0: as many as cores")
     adaptation_threads: int = Field(1, ge=1, le=1024, description="threads for one adaptation step")
+    specialised_sessions: int = Field(
+        4, ge=0, le=1024, description="sessions per model that may have a graph of their own, for speed; 0: none"
+    )
+    specialised_bytes: int = Field(
+        2**26, ge=0, description="memory that these graphs may take per model, estimated, bytes"
+    )
 
 
 class Scheduler(Section):
@@ -81,26 +88,11 @@ class Sessions(Section):
     max_sessions: int = Field(10_000, ge=1, description="open sessions over all models, at most")
     default_recipe: str = Field("eata", min_length=1, description="method of a session that chooses none")
     remembered_answers: int = Field(1024, ge=0, description="answers per session that feedback can still name")
-    buffer_rows: int = Field(256, ge=1, description="samples per session waiting to be learnt from, at most")
-
-
-class Adaptation(Section):
-    """What a step takes and what it must pass before it is committed."""
-
-    batch_rows: int = Field(32, ge=2, le=1024, description="samples a session gathers before a step")
-    max_step_rows: int = Field(
-        64, ge=2, le=8192, description="samples of all the sessions that share one step, at most"
-    )
-    trust_radius: NonNegative = Field(0.5, description="largest relative distance of the parameters from the source")
-    collapse_ratio: Share = Field(
-        0.5, description="share of the frozen model's spread over classes that answers must keep"
-    )
-    canary_tolerance: Share = Field(
-        0.1, description="share of canary samples that may be answered worse than by the frozen model"
-    )
-    canary_every: int = Field(2, ge=0, description="steps of a session between canary checks; 0: never")
-    max_consecutive_rollbacks: int = Field(
-        4, ge=1, description="roll-backs in a row after which a session is restored to the source"
+    buffer_rows: int = Field(
+        256,
+        ge=1,
+        description="samples per session waiting to be learnt from, at most; a recipe that reads labels keeps as many "
+        "that it has learnt from, until their labels come",
     )
 
 
@@ -144,6 +136,8 @@ class Config(BaseSettings):
     scheduler: Scheduler = Scheduler()
     sessions: Sessions = Sessions()
     adaptation: Adaptation = Adaptation()
+    restoration: Restoration = Restoration()
+    drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
     logging: Logging = Logging()
 

@@ -13,6 +13,8 @@ from acclimate.runtime.types import EventKind, Feedback, FeedbackResult
 def settle(session: Session, labels: Sequence[Feedback], classes: int, account: Account) -> FeedbackResult:
     """Count labels, in the session's book and the model's; one that is not acceptable refuses them all.
 
+    A label is learnt from if the session's recipe reads labels and its sample is still held.
+
     Raises:
         InvalidArgument: a label outside `0..classes - 1`, or two for the same answer. Nothing is counted then.
     """
@@ -34,6 +36,7 @@ def settle(session: Session, labels: Sequence[Feedback], classes: int, account: 
         book.labelled_correct += correct
     for given, _ in known:
         session.answers.settle(given.request_id, given.row)
+        session.buffer.label(given.request_id, given.row, given.label)
     account.happened(session, EventKind.FEEDBACK, session.version, len(known))
     unknown = dict.fromkeys(g.request_id for g, answer in zip(labels, answers, strict=True) if answer is None)
     return FeedbackResult(len(known), correct, tuple(unknown))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
 
-from acclimate.adapters.fields import STATS, THETA
+from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
@@ -22,7 +22,8 @@ from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Answer, Predictor, Ticket
-from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.seeding import Seeder, plant
+from acclimate.runtime.sessions.session import Session, exported
 from acclimate.runtime.sessions.table import SessionTable, unknown_model
 from acclimate.runtime.types import (
     CreateSession,
@@ -36,7 +37,6 @@ from acclimate.runtime.types import (
     ServiceSnapshot,
     SessionPage,
     SessionView,
-    named_tensors,
 )
 
 
@@ -48,6 +48,7 @@ class Parts:
     table: SessionTable
     predictor: Predictor
     learner: Learner
+    seeder: Seeder
     account: Account
     hub: EventHub
     clock: Clock
@@ -89,6 +90,7 @@ class Service:
             await asyncio.gather(*late, return_exceptions=True)
         self._parts.predictor.release()
         self._parts.learner.release()
+        self._parts.seeder.release()
         self._parts.hub.close()
         for engine in self._parts.engines.values():
             engine.close()
@@ -123,9 +125,15 @@ class Service:
                 tally.request_seconds.add(self._parts.clock.monotonic() - arrived)
 
     async def create_session(self, request: CreateSession) -> SessionView:
-        """Open a session."""
+        """Open a session, at its seed if it has one and the seed passes."""
+        prepared = None
+        if request.seed is not None:
+            prepared = await self._parts.seeder.prepare(self._engine(request.model), request.seed)
         session = self._parts.table.open(request)
         self._parts.account.happened(session, EventKind.CREATED, 0)
+        if prepared is not None:
+            plant(session, prepared)
+            self._parts.account.happened(session, EventKind.SEEDED, 0, prepared.samples)
         return self._view(session)
 
     async def get_session(self, model: str, session_id: str) -> SessionView:
@@ -145,18 +153,7 @@ class Service:
 
     async def export_session(self, model: str, session_id: str) -> ExportedSession:
         """What the session has learnt."""
-        session = self._parts.table.get(model, session_id)
-        manifest, bank = self._engine(model).manifest, session.cohort.bank
-        theta, stats = bank.view(THETA, session.row), bank.view(STATS, session.row)
-        return ExportedSession(
-            model=model,
-            session_id=session_id,
-            model_version=manifest.version,
-            version=session.version,
-            parameters_digest=manifest.parameters.digest,
-            parameters=named_tensors(manifest.parameters, theta),
-            statistics=named_tensors(manifest.statistics, stats),
-        )
+        return exported(self._parts.table.get(model, session_id))
 
     async def delete_session(self, model: str, session_id: str) -> None:
         """Close and forget."""
@@ -165,7 +162,9 @@ class Service:
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
         session = self._parts.table.get(model, session_id)
-        return settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
+        result = settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
+        await self._learn(session)
+        return result
 
     def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
         """Events from now on."""
@@ -189,19 +188,28 @@ class Service:
     def answered(self, ticket: Ticket, answer: Answer) -> None:
         """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
         session, model = ticket.session, ticket.engine.manifest.name
+        if session is not None and ticket.learn and session.cohort.recipe.answers_late:
+            return
         self._parts.account.answered(model, session, answer)
         if session is None or not session.open:
             return
         if ticket.learn and session.cohort.recipe.learns:
-            self._parts.account.tallies[model].dropped += session.buffer.extend(ticket.inputs)
+            self._parts.account.tallies[model].dropped += session.buffer.extend(ticket.inputs, ticket.request_id)
             if not self._parts.synchronous:
                 self._parts.learner.notify(session)
 
     async def learn_before_reply(self, tickets: list[Ticket]) -> None:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
         for ticket in tickets:
-            while ticket.session is not None and ticket.session.open and ticket.session.due:
-                await self._parts.learner.step([ticket.session])
+            if ticket.session is not None:
+                await self._learn(ticket.session)
+
+    async def _learn(self, session: Session) -> None:
+        """Step a session that has gathered enough: now in synchronous mode, else when its turn comes."""
+        if not self._parts.synchronous:
+            self._parts.learner.notify(session)
+        while self._parts.synchronous and session.open and session.due:
+            await self._parts.learner.step([session])
 
     async def _infer(self, request: InferRequest) -> InferReply:
         engine = self._engine(request.model)
@@ -209,8 +217,12 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = self._sequence_session(request.model, sequence)
+        request = replace(request, id=request.id or uuid.uuid4().hex)
+        deadline, learn = request.deadline, sequence.learn
         try:
-            answer = await self._parts.predictor.submit(engine, session, inputs, request.deadline, sequence.learn)
+            answer = await self._parts.predictor.submit(engine, session, inputs, deadline, learn, request.id)
+            if session is not None and learn and session.cohort.recipe.answers_late:
+                answer = await self._late(session, inputs, answer, deadline)
         except BaseException:
             if session is not None and sequence.start:
                 self._forget_unused(session)
@@ -220,14 +232,14 @@ class Service:
             self._close(session)
         return reply
 
-    def _reply(
-        self,
-        request: InferRequest,
-        manifest: Manifest,
-        session: Session | None,
-        answer: Answer,
-    ) -> InferReply:
-        request_id = request.id or uuid.uuid4().hex
+    async def _late(self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None) -> Answer:
+        """Answer with a step over the request's own samples, and account for that in place of the first answer."""
+        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline)
+        answer = replace(answer, logits=logits, scores=score(logits))
+        self._parts.account.answered(session.model, session, answer)
+        return answer
+
+    def _reply(self, request: InferRequest, manifest: Manifest, session: Session | None, answer: Answer) -> InferReply:
         parameters: dict[str, bool | int | float | str] = {
             "acclimate_version": answer.version,
             "acclimate_entropy": float(answer.scores.entropy.mean()),
@@ -235,9 +247,9 @@ class Service:
         }
         if session is not None:
             parameters["acclimate_session"] = session.id
-            session.answers.remember(request_id, answer.scores.label)
+            session.answers.remember(request.id, answer.scores.label)
         outputs: dict[str, NDArray[Any]] = {manifest.outputs[0].name: answer.logits}
-        return InferReply(request.model, manifest.version, request_id, outputs, parameters)
+        return InferReply(request.model, manifest.version, request.id, outputs, parameters)
 
     def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
         """The session a request belongs to; `sequence_start` opens it, or resets one that exists."""

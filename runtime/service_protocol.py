@@ -37,7 +37,7 @@ class ServiceProtocol(Protocol):
         """Answer, then (in the background, or before the next request in synchronous mode) learn."""
 
     async def create_session(self, request: CreateSession) -> SessionView:
-        """Open a session; AlreadyExists if the id is taken."""
+        """Open a session; AlreadyExists if the id is taken, FailedPrecondition if a guard refuses its seed."""
 
     async def get_session(self, model: str, session_id: str) -> SessionView:
         """The session, or NotFound."""

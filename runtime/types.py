@@ -10,6 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float, Kind, Layout
+from acclimate.adapters.manifest import Lora
 
 Scalar = bool | int | float | str
 
@@ -50,19 +51,36 @@ class Budget:
 
 
 @dataclass(frozen=True, slots=True)
+class Seed:
+    """What a session begins with in place of the source.
+
+    Attributes:
+        tensors: values by the names of the model's layouts; the source's where one is missing.
+        lora: rank and alpha that the low-rank tensors among them were made for, where known.
+    """
+
+    tensors: Mapping[str, Float]
+    lora: tuple[Lora, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class CreateSession:
-    """What a client may choose about a new session; None means the configured default."""
+    """What a client may choose about a new session; None means the configured default, and the source as its seed."""
 
     model: str
     session_id: str | None = None
     recipe: str | None = None
     parameters: Mapping[str, float] = field(default_factory=dict)
     budget: Budget | None = None
+    seed: Seed | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """A session as its owner sees it. Counters count since creation; times are Unix seconds."""
+    """A session as its owner sees it. Counters count since creation; times are Unix seconds.
+
+    `drift` is how far its stream and its parameters are from the source's by the latest step, signal by signal.
+    """
 
     model: str
     session_id: str
@@ -86,9 +104,11 @@ class SessionView:
     mean_entropy: float
     mean_confidence: float
     estimated_accuracy: float
+    estimated_accuracy_doc: float
     labelled: int
     labelled_correct: int
     theta_distance: float
+    drift: Mapping[str, float]
     state_bytes: int
 
 
@@ -119,6 +139,7 @@ class ExportedSession:
         parameters_digest: of the layout; models with equal digests take each other's parameters.
         parameters: in the order of the layout of `theta`.
         statistics: normalisation statistics, in the order of the layout of `stats`.
+        lora: the low-rank updates among the parameters, with rank and alpha.
     """
 
     model: str
@@ -128,6 +149,7 @@ class ExportedSession:
     parameters_digest: str
     parameters: tuple[NamedTensor, ...]
     statistics: tuple[NamedTensor, ...]
+    lora: tuple[Lora, ...] = ()
 
 
 def named_tensors(layout: Layout, row: Float) -> tuple[NamedTensor, ...]:
@@ -147,11 +169,16 @@ class EventKind(StrEnum):
     ROLLED_BACK = "rolled_back"
     RESTORED = "restored"
     FEEDBACK = "feedback"
+    SEEDED = "seeded"
+    DRIFTED = "drifted"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost."""
+    """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.
+
+    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's.
+    """
 
     kind: EventKind
     model: str
@@ -162,6 +189,7 @@ class Event:
     reason: str = ""
     cost_ms: float = 0.0
     samples: int = 0
+    restored_to: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,10 +228,15 @@ class ModelSnapshot:
         request_seconds: arrival to answer; queue_seconds: arrival to engine; predict_seconds: engine alone.
         steps: adaptation steps per session by outcome (`applied`, `skipped`, `rolled_back`).
         skipped, rollbacks, restorations: the same, by reason.
+        drifts: changes of sessions' streams, by what changed.
         entropy, confidence: served predictions, in nats and as probability of the answered class.
-        estimated_accuracy: label-free (average thresholded confidence) over recent served predictions.
+        estimated_accuracy: label-free (average thresholded confidence) over recent served predictions;
+            estimated_accuracy_doc: the same by difference of confidences.
         buffered, dropped: samples waiting to be learnt from, and those given up because buffers were full.
         theta_distance_max: largest relative distance of a live session's theta from the source.
+        drift_max: highest level among live sessions of each signal that drift is told by.
+        specialised: sessions answered by a graph of their own; specialisations, specialisations_evicted: such graphs
+            made, and given up for those of other sessions.
     """
 
     model: str
@@ -221,6 +254,7 @@ class ModelSnapshot:
     skipped: Mapping[str, int]
     rollbacks: Mapping[str, int]
     restorations: Mapping[str, int]
+    drifts: Mapping[str, int]
     adaptation_seconds: float
     forward_samples: int
     backward_samples: int
@@ -231,12 +265,17 @@ class ModelSnapshot:
     entropy: Histogram
     confidence: Histogram
     estimated_accuracy: float
+    estimated_accuracy_doc: float
     labelled: int
     labelled_correct: int
     buffered: int
     dropped: int
     theta_distance_max: float
+    drift_max: Mapping[str, float]
     state_bytes: int
+    specialised: int
+    specialisations: int
+    specialisations_evicted: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.restoration.policy import PREFIX
+from acclimate.adapters.watch import Watch
 from acclimate.runtime.account import Account
 from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
 from acclimate.runtime.clock import Clock, SystemClock
@@ -13,6 +15,7 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
+from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Parts, Service
 from acclimate.runtime.sessions.table import Limits, SessionTable
 from acclimate.runtime.types import Budget
@@ -35,7 +38,15 @@ def load_engine(bundle: Bundle, config: Config) -> Engine:
     from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 
     settings = config.engine
-    return OnnxEngine(bundle, OnnxOptions(settings.provider, settings.intra_op_threads, settings.adaptation_threads))
+    options = OnnxOptions(
+        settings.provider,
+        settings.intra_op_threads,
+        settings.adaptation_threads,
+        settings.specialised_sessions,
+        settings.specialised_bytes,
+        settings.precision,
+    )
+    return OnnxEngine(bundle, options)
 
 
 def load_engines(config: Config) -> dict[str, Engine]:
@@ -62,7 +73,7 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock)
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock)
+    table = SessionTable(engines, guards_of(config), limits_of(config), clock, Watch.of(config.drift.model_dump()))
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
@@ -75,11 +86,12 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         lambda ticket, answer: service.answered(ticket, answer),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
+    patience = 0.0 if synchronous else PATIENCE_SECONDS
     learner = Learner(
         LearnerLimits(
             max_step_rows=config.adaptation.max_step_rows,
             slice_rows=SLICE_ROWS,
-            patience=0.0 if synchronous else PATIENCE_SECONDS,
+            patience=patience,
             sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
         ),
         clock,
@@ -93,6 +105,7 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
             table=table,
             predictor=predictor,
             learner=learner,
+            seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, patience),
             account=account,
             hub=hub,
             clock=clock,
@@ -122,6 +135,7 @@ def limits_of(config: Config) -> Limits:
         buffer_rows=config.sessions.buffer_rows,
         remembered_answers=config.sessions.remembered_answers,
         default_recipe=config.sessions.default_recipe,
-        default_batch_rows=config.adaptation.batch_rows,
+        default_parameters={"batch_rows": config.adaptation.batch_rows}
+        | {PREFIX + key: value for key, value in config.restoration.model_dump().items()},
         default_budget=Budget(config.budget.refill_ms_per_s, config.budget.capacity_ms),
     )

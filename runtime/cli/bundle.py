@@ -10,6 +10,9 @@ import typer
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.cli.output import ExitCode, fail, write_json, write_table
 
+# A parameter is a float32.
+_WORD = 4
+
 app = typer.Typer(no_args_is_help=True, help="Look into a bundle and verify it.")
 
 
@@ -34,8 +37,7 @@ def inspect(
     if as_json:
         write_json(document)
         return
-    files = document.pop("files")
-    sites = document.pop("sites")
+    tables = {name: document.pop(name) for name in ("files", "sites", "slices", "kinds", "lora")}
     rows = [(key, value) for key, value in document.items() if not isinstance(value, dict)]
     rows += [
         (f"{key}.{inner}", number)
@@ -44,12 +46,16 @@ def inspect(
         for inner, number in value.items()
     ]
     write_table(str(path), ("field", "value"), rows)
-    write_table("files", ("name", "bytes", "sha256", "check"), [tuple(entry.values()) for entry in files])
-    write_table("sites", ("name", "channels", "epsilon"), [tuple(entry.values()) for entry in sites])
+    for name, entries in tables.items():
+        if entries:
+            write_table(name, tuple(entries[0]), [tuple(entry.values()) for entry in entries])
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:
-    """What a person asks of a bundle; every file in it has been verified by `read_bundle`."""
+    """What a person asks of a bundle; every file in it has been verified by `read_bundle`.
+
+    `slices` are all that a session adapts, `kinds` their totals, in bytes of one session.
+    """
     document = manifest.to_json()
     tensors = {
         field: ", ".join(f"{t.name} {t.datatype} {list(t.shape)}" for t in getattr(manifest, field))
@@ -72,4 +78,20 @@ def summary(manifest: Manifest) -> dict[str, Any]:
             for name, entry in sorted(manifest.files.items())
         ],
         "sites": [{"name": site.name, "channels": site.channels, "epsilon": site.epsilon} for site in manifest.sites],
+        "slices": [
+            {"name": entry.name, "kind": entry.kind, "shape": list(entry.shape), "bytes": _WORD * entry.size}
+            for entry in manifest.parameters.slices
+        ],
+        "kinds": _totals(manifest),
+        "lora": document["lora"],
     }
+
+
+def _totals(manifest: Manifest) -> list[dict[str, Any]]:
+    """Slices, parameters and bytes of each kind of slice, in the order they first come."""
+    slices = manifest.parameters.slices
+    totals = []
+    for kind in dict.fromkeys(entry.kind for entry in slices):
+        sizes = [entry.size for entry in slices if entry.kind == kind]
+        totals.append({"kind": kind, "slices": len(sizes), "parameters": sum(sizes), "bytes": _WORD * sum(sizes)})
+    return totals

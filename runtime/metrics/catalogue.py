@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.signals import SIGNALS
+from acclimate.adapters.watch import Drift
 from acclimate.runtime.errors import Code
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.types import Histogram, ModelSnapshot
@@ -23,7 +25,7 @@ CODES = ("OK", *(code.value for code in Code), "CANCELLED", "INTERNAL")
 OUTCOMES = tuple(dict.fromkeys(outcome.kind for outcome in Outcome))
 
 Kind = Literal["counter", "gauge", "histogram"]
-Value = float | Histogram | Mapping[str, int]
+Value = float | Histogram | Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,16 @@ MODEL = (
     ModelMetric("sessions_deleted_total", "counter", "Sessions closed.", lambda m: m.sessions_deleted),
     ModelMetric("session_state_bytes", "gauge", "State of all open sessions.", lambda m: m.state_bytes),
     ModelMetric(
+        "specialised_sessions", "gauge", "Sessions answered by a graph of their own.", lambda m: m.specialised
+    ),
+    ModelMetric(
+        "specialisations_total", "counter", "Graphs made for one session.", lambda m: m.specialisations
+    ),
+    ModelMetric(
+        "specialisations_evicted_total", "counter", "Graphs of one session given up for another's.",
+        lambda m: m.specialisations_evicted,
+    ),
+    ModelMetric(
         "adaptation_steps_total", "counter", "Adaptation steps, counted once per session, by outcome.",
         lambda m: m.steps, "outcome", OUTCOMES,
     ),
@@ -105,8 +117,16 @@ MODEL = (
         lambda m: m.rollbacks, "reason", _reasons("rolled_back"),
     ),
     ModelMetric(
-        "restorations_total", "counter", "Sessions taken back to the source, by reason.",
-        lambda m: m.restorations, "reason", ("strikes",),
+        "restorations_total", "counter", "Sessions taken back to a checkpoint or to the source, by reason.",
+        lambda m: m.restorations, "reason", ("strikes", "drift", "canary", "collapse", "periodic", "recovery"),
+    ),
+    ModelMetric(
+        "drift_level_max_ratio", "gauge", "Highest level among open sessions of each signal that tells drift; 0 is the "
+        "source.", lambda m: m.drift_max, "signal", SIGNALS,
+    ),
+    ModelMetric(
+        "drifts_total", "counter", "Changes found in sessions' streams, by what changed.", lambda m: m.drifts,
+        "reason", tuple(drift.reason for drift in Drift if drift.reason),
     ),
     ModelMetric(
         "adaptation_seconds_total", "counter", "Time spent on adaptation.", lambda m: m.adaptation_seconds
@@ -143,6 +163,10 @@ MODEL = (
         "estimated_accuracy_ratio", "gauge", "Accuracy of recent predictions estimated without labels "
         "(average thresholded confidence); a model that grew overconfident flatters itself here.",
         lambda m: m.estimated_accuracy,
+    ),
+    ModelMetric(
+        "estimated_accuracy_doc_ratio", "gauge", "The same by difference of confidences: the source's accuracy less "
+        "what mean confidence has lost since.", lambda m: m.estimated_accuracy_doc,
     ),
     ModelMetric(
         "labelled_total", "counter", "Answers that a true label was sent for.", lambda m: m.labelled

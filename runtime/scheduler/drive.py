@@ -69,12 +69,14 @@ def answer(request: Request, engine: Engine, slicing: Slicing) -> Reply:
             return Outputs(_served(request, engine, slicing), np.zeros((len(request.inputs), 0), np.float32))
         case Forward(rows):
             order, outputs = _each(rows, slicing, lambda part: engine.forward(Forward(rows.take(part))))
+            features = np.concatenate([part.features for part in outputs])
             return Outputs(
                 np.concatenate([part.logits for part in outputs])[order],
                 np.concatenate([part.batch_stats for part in outputs])[order],
+                features[order] if len(features) else features,
             )
-        case Gradient(rows, cotangent):
-            order, gradients = _each(rows, slicing, lambda part: engine.vjp(Gradient(rows.take(part), cotangent[part])))
+        case Gradient(rows):
+            order, gradients = _each(rows, slicing, lambda part: engine.vjp(request.take(part)))
             return Gradients(
                 np.concatenate([part.grad_theta for part in gradients])[order],
                 np.concatenate([part.logits for part in gradients])[order],

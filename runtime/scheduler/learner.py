@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,14 +20,19 @@ from numpy.typing import NDArray
 
 from acclimate.adapters import budget
 from acclimate.adapters.bank import State
-from acclimate.adapters.fields import STATS, THETA
+from acclimate.adapters.layout import Float
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
+from acclimate.adapters.restoration.ring import SERVING
+from acclimate.adapters.step import Batch, StepResult
+from acclimate.adapters.watch import Drift
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.scheduler import costs
-from acclimate.runtime.scheduler.drive import Slicing, run_step
+from acclimate.runtime.scheduler.compute import Computed, compute_step, one_session
+from acclimate.runtime.scheduler.deadline import OutOfTime, until
+from acclimate.runtime.scheduler.drive import Slicing
+from acclimate.runtime.scheduler.report import StepReport, undone
 from acclimate.runtime.sessions.cohort import Cohort
+from acclimate.runtime.sessions.gathering import UNKNOWN, Gathered
 from acclimate.runtime.sessions.session import Session
 
 log = structlog.stdlib.get_logger("acclimate.learner")
@@ -53,27 +57,6 @@ class LearnerLimits:
     slice_rows: int
     patience: float
     sample_period: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """One session's part in a step, for its account and for whoever watches. `ms` is its share of the cost."""
-
-    session: Session
-    outcome: Outcome
-    version_before: int
-    restored: bool
-    samples: int
-    selected: int
-    forward_rows: float
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Computed:
-    result: StepResult
-    folded: list[Folded]
-    ms: float
 
 
 class Learner:
@@ -103,6 +86,7 @@ class Learner:
         self._due: dict[tuple[str, str], Session] = {}
         self._costs: dict[tuple[str, str], costs.StepCost] = {}
         self._wake = asyncio.Event()
+        self._one_answer = asyncio.Lock()
         self._closing = False
         self._process: State | None = None
         if process_budget is not None:
@@ -148,52 +132,98 @@ class Learner:
 
     async def step(self, sessions: list[Session]) -> None:
         """One step over sessions of one cohort, each due: take their samples, pay, compute, commit, report."""
-        cohort = sessions[0].cohort
-        rows = cohort.recipe.batch_rows
-        samples = {session.key: session.buffer.take(rows) for session in sessions}
-        estimate = self._cost(cohort).estimate(rows)
+        rows = sessions[0].cohort.recipe.batch_rows
+        gathered = {session.key: session.buffer.take(rows) for session in sessions}
+        paying = self._paying(sessions, rows)
+        if paying:
+            await self._take_step(paying, [gathered[session.key] for session in paying])
+
+    async def answer(self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None) -> Float:
+        """Answers `[B, C]` of steps over a request's own samples, for recipes that answer late.
+
+        At most `batch_rows` samples take a step together. Those whose step could not be paid for, failed, was refused
+        or would not end before the deadline keep their answers in `first [B, C]`.
+        """
+        answers, rows = first.copy(), session.cohort.recipe.batch_rows
+        async with self._one_answer:
+            for start in range(0, len(inputs), rows):
+                part = inputs[start : start + rows]
+                if self._closing or not session.open or not self._paying([session], len(part)):
+                    continue
+                if not self._in_time(session, len(part), deadline):
+                    self._report(undone(session, Outcome.SKIPPED_DEADLINE, len(part), 0.0))
+                    continue
+                unlabelled = np.full(len(part), UNKNOWN, np.int64)
+                result = await self._take_step([session], [Gathered(part, unlabelled)], deadline)
+                if result is not None and result.outcome[0] in CHANGED:
+                    answers[start : start + rows] = result.logits
+        return answers
+
+    def _in_time(self, session: Session, rows: int, deadline: float | None) -> bool:
+        estimate = self._cost(session.cohort).estimate(rows) / 1e3
+        return deadline is None or self._clock.monotonic() + estimate < deadline
+
+    def _paying(self, sessions: list[Session], rows: int) -> list[Session]:
+        """The sessions that can pay for a step over `rows` samples of each; the others are told of."""
+        estimate = self._cost(sessions[0].cohort).estimate(rows)
         paying = [s for s in sessions if self._afford(s, estimate)]
         for session in sessions:
             if session not in paying:
-                self._report(_undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
-        if not paying:
-            return
-        state = cohort.bank.gather([s.row for s in paying])
-        epochs = [s.epoch for s in paying]
-        batch = Batch(np.concatenate([samples[s.key] for s in paying]), np.repeat(np.arange(len(paying)), rows))
-        for session in paying:
+                self._report(undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
+        return paying
+
+    async def _take_step(
+        self, sessions: list[Session], gathered: list[Gathered], deadline: float | None = None
+    ) -> StepResult | None:
+        """Compute, commit and report a step over as many samples of each session; None if it came to nothing."""
+        cohort, rows = sessions[0].cohort, len(gathered[0].inputs)
+        state = cohort.bank.gather([s.row for s in sessions])
+        if SERVING in state:
+            state[SERVING] = np.array([s.version for s in sessions], np.int64)
+        epochs = [s.epoch for s in sessions]
+        batch = Batch(
+            np.concatenate([own.inputs for own in gathered]),
+            np.repeat(np.arange(len(sessions)), rows),
+            np.concatenate([own.labels for own in gathered]),
+        )
+        for session in sessions:
             session.stepping = True
         try:
             computed = await asyncio.get_running_loop().run_in_executor(
-                self._pool, compute_step, cohort, state, batch, self._slicing
+                self._pool, compute_step, cohort, state, batch, until(self._slicing, deadline, self._clock)
             )
+        except OutOfTime as late:
+            for session in sessions:
+                self._pay(session, late.ms / len(sessions))
+                self._report(undone(session, Outcome.SKIPPED_DEADLINE, rows, late.ms / len(sessions)))
+            return None
         except Exception:
             # It costs these samples; the sessions are as they were, and the next step may succeed.
             log.exception("adaptation step failed", model=cohort.key[0], recipe=cohort.recipe.name)
-            for session in paying:
-                self._report(_undone(session, Outcome.SKIPPED_ENGINE_ERROR, rows, 0.0))
-            return
+            for session in sessions:
+                self._report(undone(session, Outcome.SKIPPED_ENGINE_ERROR, rows, 0.0))
+            return None
         finally:
-            for session in paying:
+            for session in sessions:
                 session.stepping = False
-        self._commit(paying, epochs, computed, rows)
+        self._commit(sessions, epochs, computed, rows)
+        return computed.result
 
-    def _commit(self, sessions: list[Session], epochs: list[int], computed: _Computed, rows: int) -> None:
+    def _commit(self, sessions: list[Session], epochs: list[int], computed: Computed, rows: int) -> None:
         result, cohort = computed.result, sessions[0].cohort
         share = self._charge(cohort, computed, len(sessions), rows)
         for i, (session, epoch) in enumerate(zip(sessions, epochs, strict=True)):
             before = session.version
-            outcome, restored = Outcome(int(result.outcome[i])), bool(result.restore[i])
-            if session.epoch != epoch:
-                outcome, restored = Outcome.SKIPPED_STALE, False
-            if session.open:
-                # A reset forgets what was learnt, not what it cost.
-                one = cohort.bank.gather([session.row]) if outcome is Outcome.SKIPPED_STALE else _one(result.state, i)
-                paid = budget.charge(one, np.array([share]), self.budget_time(session))
-                cohort.bank.scatter([session.row], one | paid)
-            if restored:
+            stale = session.epoch != epoch
+            outcome = Outcome.SKIPPED_STALE if stale else Outcome(int(result.outcome[i]))
+            restored, drift = ("", "") if stale else (str(result.reason[i]), Drift(int(result.drift[i])).reason)
+            # A reset forgets what was learnt, not what it cost.
+            self._pay(session, share, None if stale else one_session(result.state, i))
+            if not stale:
+                session.drift = tuple(float(level) for level in result.levels[i])
+            if restored and not result.back_to[i]:
                 session.restore()
-            elif outcome in CHANGED:
+            elif restored or outcome in CHANGED:
                 session.commit(computed.folded[i], float(result.distance[i]))
             self._report(
                 StepReport(
@@ -201,6 +231,8 @@ class Learner:
                     outcome=outcome,
                     version_before=before,
                     restored=restored,
+                    restored_to=int(result.back_to[i]) if restored else 0,
+                    drift=drift,
                     samples=rows,
                     selected=int(result.selected[i]),
                     forward_rows=(result.asked.forward + result.asked.quantized) / len(sessions),
@@ -208,10 +240,18 @@ class Learner:
                 )
             )
 
+    def _pay(self, session: Session, ms: float, state: State | None = None) -> None:
+        """Charge the session's bucket, and store its `state [1, ...]` if there is a new one."""
+        if not session.open:
+            return
+        one = session.cohort.bank.gather([session.row]) if state is None else state
+        paid = budget.charge(one, np.array([ms]), self.budget_time(session))
+        session.cohort.bank.scatter([session.row], one | paid)
+
     def _cost(self, cohort: Cohort) -> costs.StepCost:
         return self._costs.get(cohort.key[:2]) or costs.calibrated(cohort.engine.manifest.cost)
 
-    def _charge(self, cohort: Cohort, computed: _Computed, sessions: int, rows: int) -> float:
+    def _charge(self, cohort: Cohort, computed: Computed, sessions: int, rows: int) -> float:
         """Milliseconds that each session of the step pays."""
         result, cost = computed.result, cohort.engine.manifest.cost
         if self._limits.sample_period is not None:
@@ -233,58 +273,6 @@ class Learner:
         """The time, in seconds, at which the session's bucket stands."""
         period = self._limits.sample_period
         return self._clock.monotonic() if period is None else session.account.samples * period
-
-
-def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -> _Computed:
-    """Run a step and fold what will serve. If one session's numbers overflow, each session steps by itself.
-
-    A product with a NaN is a NaN even where the weight is zero, so a batch shared with a diverged session
-    proves nothing about the others.
-    """
-    started = time.perf_counter()
-    engine, recipe = cohort.engine, cohort.recipe
-    result = run_step(adaptation_step(recipe, engine.source, state, batch), engine, slicing)
-    if len(result.outcome) > 1 and (result.outcome == Outcome.ROLLED_BACK_NONFINITE).any():
-        result = _merge([
-            run_step(adaptation_step(recipe, engine.source, *_only(state, batch, i)), engine, slicing)
-            for i in range(len(result.outcome))
-        ])  # fmt: skip
-    folded = [engine.fold(theta, stats) for theta, stats in zip(result.state[THETA], result.state[STATS], strict=True)]
-    return _Computed(result, folded, (time.perf_counter() - started) * 1e3)
-
-
-def _only(state: State, batch: Batch, session: int) -> tuple[State, Batch]:
-    keep = np.flatnonzero(batch.group == session)
-    labels = None if batch.labels is None else batch.labels[keep]
-    return _one(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp), labels)
-
-
-def _one(state: State, session: int) -> State:
-    return {name: value[session : session + 1] for name, value in state.items()}
-
-
-def _merge(results: list[StepResult]) -> StepResult:
-    def join(pick: Callable[[StepResult], NDArray[Any]]) -> NDArray[Any]:
-        return np.concatenate([pick(result) for result in results])
-
-    return StepResult(
-        state={name: np.concatenate([r.state[name] for r in results]) for name in results[0].state},
-        outcome=join(lambda r: r.outcome),
-        restore=join(lambda r: r.restore),
-        logits=join(lambda r: r.logits),
-        loss=join(lambda r: r.loss),
-        selected=join(lambda r: r.selected),
-        distance=join(lambda r: r.distance),
-        asked=Asked(
-            sum(r.asked.forward for r in results),
-            sum(r.asked.backward for r in results),
-            sum(r.asked.quantized for r in results),
-        ),
-    )
-
-
-def _undone(session: Session, outcome: Outcome, rows: int, ms: float) -> StepReport:
-    return StepReport(session, outcome, session.version, False, rows, 0, 0.0, ms)
 
 
 def _wait(idle: threading.Event, patience: float) -> None:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import Scores, score
 from acclimate.adapters.layout import Float
+from acclimate.adapters.requests import Forward, Rows
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
@@ -36,6 +37,7 @@ class Ticket:
     arrived: float
     deadline: float | None
     learn: bool
+    request_id: str
     answer: asyncio.Future[Answer] = field(repr=False)
 
     @property
@@ -132,6 +134,7 @@ class Predictor:
         inputs: NDArray[Any],
         deadline: float | None,
         learn: bool,
+        request_id: str = "",
     ) -> Answer:
         """Queue a request and wait for its answer.
 
@@ -141,7 +144,7 @@ class Predictor:
         """
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(engine, session, inputs, self._clock.monotonic(), deadline, learn, future)
+        ticket = Ticket(engine, session, inputs, self._clock.monotonic(), deadline, learn, request_id, future)
         self._queue.append(ticket)
         self.idle.clear()
         self._wake.set()
@@ -227,14 +230,17 @@ class Predictor:
         folded = first.folded
         versions = [0 if t.session is None else t.session.version for t in batch]
         started = self._clock.monotonic()
-        logits = await asyncio.get_running_loop().run_in_executor(self._pool, _compute, first.engine, inputs, folded)
+        floats = None if first.session is None else first.session.floats
+        logits, features = await asyncio.get_running_loop().run_in_executor(
+            self._pool, _compute, first.engine, inputs, folded, floats
+        )
         computed, start = self._clock.monotonic() - started, 0
         answers = []
         for ticket, version in zip(batch, versions, strict=True):
-            part = logits[start : start + len(ticket.inputs)]
+            part, seen = (rows[start : start + len(ticket.inputs)] for rows in (logits, features))
             start += len(ticket.inputs)
             if ticket.session is not None:
-                part = ticket.session.corrected(part)
+                part = ticket.session.corrected(part, seen)
             answers.append(Answer(part, score(part), version, started - ticket.arrived, computed, len(inputs)))
             self._answered(ticket, answers[-1])
         if self._before_reply is not None:
@@ -242,5 +248,14 @@ class Predictor:
         return answers
 
 
-def _compute(engine: Engine, inputs: NDArray[Any], folded: Folded | None) -> Float:
-    return engine.frozen(inputs) if folded is None else engine.predict(inputs, folded)
+def _compute(
+    engine: Engine, inputs: NDArray[Any], folded: Folded | None, floats: tuple[Float, Float] | None
+) -> tuple[Float, Float]:
+    """Logits `[B, C]`, and features `[B, D]` where `floats`, theta and statistics of one session, ask for these."""
+    if floats is not None:
+        theta, stats = (np.repeat(row[np.newaxis], len(inputs), axis=0) for row in floats)
+        alone = Rows(inputs, theta, stats, np.arange(len(inputs)), np.zeros(len(inputs), np.float32))
+        outputs = engine.forward(Forward(alone))
+        return outputs.logits, outputs.features
+    logits = engine.frozen(inputs) if folded is None else engine.predict(inputs, folded)
+    return logits, np.zeros((0, 0), np.float32)

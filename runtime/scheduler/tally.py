@@ -52,6 +52,7 @@ class Tally:
     skipped: Counter[str] = field(default_factory=Counter)
     rollbacks: Counter[str] = field(default_factory=Counter)
     restorations: Counter[str] = field(default_factory=Counter)
+    drifts: Counter[str] = field(default_factory=Counter)
     adaptation_seconds: float = 0.0
     forward_samples: int = 0
     backward_samples: int = 0

@@ -11,6 +11,7 @@ from acclimate.adapters.bank import SessionBank
 from acclimate.adapters.errors import RecipeError
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes import Recipe
+from acclimate.adapters.watch import Watch
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import InvalidArgument
 
@@ -28,31 +29,33 @@ class Cohort:
     bank: SessionBank = field(repr=False)
 
 
-def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], batch_rows: int) -> CohortKey:
+def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], defaults: Mapping[str, float]) -> CohortKey:
     """Equal for sessions that may share a step.
 
-    `parameters` override the recipe's defaults, and `batch_rows` is the default of that one parameter here.
+    `parameters` override `defaults`, and those the recipe's own, where the recipe has a parameter of that name.
 
     Raises:
         InvalidArgument: the recipe or one of its parameters is unknown or out of range.
     """
     try:
-        default = {"batch_rows": batch_rows} if "batch_rows" in recipe_table.values(recipe, {}) else {}
-        effective = recipe_table.values(recipe, default | dict(parameters))
+        taken = recipe_table.values(recipe, {})
+        configured = {name: value for name, value in defaults.items() if name in taken}
+        effective = recipe_table.values(recipe, configured | dict(parameters))
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=recipe) from error
-    if recipe in recipe_table.OFFLINE:
-        raise InvalidArgument(
-            "RECIPE_INVALID",
-            f"recipe {recipe!r} cannot be served: {recipe_table.OFFLINE[recipe]}; GetServerInfo lists those that can",
-            recipe=recipe,
-        )
     return model, recipe, tuple(sorted(effective.items()))
 
 
-def build_cohort(key: CohortKey, engine: Engine, guards: Guards) -> Cohort:
-    """An empty cohort for a key made by `cohort_key`."""
+def build_cohort(key: CohortKey, engine: Engine, guards: Guards, watch: Watch | None = None) -> Cohort:
+    """An empty cohort for a key made by `cohort_key`.
+
+    Raises:
+        InvalidArgument: the recipe needs what this model's bundle does not hold.
+    """
     _, name, effective = key
-    recipe = recipe_table.build(name, dict(effective), engine.source, guards)
-    template = recipe_table.template(recipe, engine.source) | budget.template(0.0, 0.0, 0.0)
+    try:
+        recipe = recipe_table.build(name, dict(effective), engine.source, guards, watch)
+        template = recipe_table.template(recipe, engine.source) | budget.template(0.0, 0.0, 0.0)
+    except RecipeError as error:
+        raise InvalidArgument("RECIPE_INVALID", str(error), recipe=name) from error
     return Cohort(key, engine, recipe, dict(effective), SessionBank(template))

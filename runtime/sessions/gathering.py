@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,28 +15,99 @@ from acclimate.runtime.errors import InvalidArgument
 SETTLED = -1
 
 
-class SampleBuffer:
-    """The samples a session has seen and not yet learnt from, oldest first, at most `capacity` of them."""
+Key = tuple[str, int]
+UNKNOWN = -1
 
-    def __init__(self, capacity: int) -> None:
-        self._samples: deque[NDArray[Any]] = deque(maxlen=capacity)
+
+@dataclass(slots=True, eq=False)
+class Sample:
+    """One row of a request `key`, its true class or -1."""
+
+    values: NDArray[Any]
+    key: Key
+    label: int = UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Samples `[B, ...]` for a step, and their true classes `[B]`, -1 where none has arrived."""
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+
+
+class SampleBuffer:
+    """The samples a session has seen and not yet learnt from, oldest first, at most `capacity` of them.
+
+    With `kept` above 0, that many samples stay after they were learnt from without a label: when it arrives they wait
+    once more, before everything else. As many can wait so; the oldest make room.
+    """
+
+    def __init__(self, capacity: int, kept: int = 0) -> None:
+        self._capacity = capacity
+        self._kept = kept
+        self._fresh: OrderedDict[int, Sample] = OrderedDict()
+        self._arrivals = count()
+        self._place: dict[Key, int] = {}
+        self._unlabelled: OrderedDict[Key, Sample] = OrderedDict()
+        self._labelled: deque[Sample] = deque(maxlen=kept)
+        self._bytes = 0
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._labelled) + len(self._fresh)
 
-    def extend(self, inputs: NDArray[Any]) -> int:
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all samples held, those kept for a label too."""
+        return self._bytes * (len(self) + len(self._unlabelled))
+
+    def extend(self, inputs: NDArray[Any], request_id: str = "") -> int:
         """Add rows `[B, ...]`; returns how many old ones fell out to make room."""
-        dropped = max(0, len(self._samples) + len(inputs) - (self._samples.maxlen or 0))
-        self._samples.extend(np.array(row) for row in inputs)
+        for row, values in enumerate(inputs):
+            number, sample = next(self._arrivals), Sample(np.array(values), (request_id, row))
+            self._fresh[number] = sample
+            self._place[sample.key] = number
+            self._bytes = sample.values.nbytes
+        dropped = max(0, len(self._fresh) - self._capacity)
+        for _ in range(dropped):
+            self._oldest()
         return dropped
 
-    def take(self, rows: int) -> NDArray[Any]:
-        """Remove and return the oldest rows `[rows, ...]`."""
-        return np.stack([self._samples.popleft() for _ in range(rows)])
+    def label(self, request_id: str, row: int, label: int) -> bool:
+        """A true class has arrived; whether the sample is still here to be learnt from with it."""
+        key = (request_id, row)
+        if key in self._place:
+            self._fresh[self._place[key]].label = label
+            return True
+        sample = self._unlabelled.pop(key, None)
+        if sample is None:
+            return False
+        sample.label = label
+        self._labelled.append(sample)
+        return True
+
+    def take(self, rows: int) -> Gathered:
+        """Remove and return the `rows` samples that are first: those whose label came late, then the oldest."""
+        late = [self._labelled.popleft() for _ in range(min(rows, len(self._labelled)))]
+        taken = late + [self._oldest() for _ in range(rows - len(late))]
+        for sample in taken:
+            if sample.label == UNKNOWN and self._kept > 0:
+                self._unlabelled[sample.key] = sample
+                self._unlabelled.move_to_end(sample.key)
+        while len(self._unlabelled) > self._kept:
+            self._unlabelled.popitem(last=False)
+        return Gathered(np.stack([s.values for s in taken]), np.array([s.label for s in taken], np.int64))
 
     def clear(self) -> None:
         """Forget all of them."""
-        self._samples.clear()
+        for held in (self._fresh, self._place, self._unlabelled, self._labelled):
+            held.clear()
+
+    def _oldest(self) -> Sample:
+        number, sample = self._fresh.popitem(last=False)
+        if self._place.get(sample.key) == number:
+            del self._place[sample.key]
+        return sample
 
 
 class AnswerLog:

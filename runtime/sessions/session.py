@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from acclimate.adapters import budget
-from acclimate.adapters.accuracy import Telemetry
+from acclimate.adapters.accuracy import Telemetry, difference_of_confidences
+from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.layout import Float
 from acclimate.adapters.outputs import AsIs
+from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
-from acclimate.runtime.types import Budget, SessionView
+from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
 SessionKey = tuple[str, str]
+STEADY = (0.0,) * len(SIGNALS)
 
 
 @dataclass(slots=True)
@@ -41,8 +44,8 @@ class Session:
     """Mutable, and touched on the event loop's thread only.
 
     `version` counts every change of what serves the session, resets included, and names the parameters that
-    answered a request. `distance` is theta's relative distance from the source. `epoch` changes when a step under
-    way must not be committed any more.
+    answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
+    the latest step. `epoch` changes when a step under way must not be committed any more.
     """
 
     model: str
@@ -60,6 +63,7 @@ class Session:
     folded: Folded | None = None
     stepping: bool = False
     distance: float = 0.0
+    drift: tuple[float, ...] = STEADY
     telemetry: Telemetry = field(default_factory=Telemetry)
     account: Account = field(default_factory=Account)
 
@@ -74,18 +78,31 @@ class Session:
         return self.state is not SessionState.CLOSED
 
     @property
+    def state_bytes(self) -> int:
+        """Bytes of its row in the bank, and of the samples it holds."""
+        return self.cohort.bank.row_bytes + self.buffer.nbytes
+
+    @property
     def due(self) -> bool:
         """Whether enough samples are gathered for a step that is not under way already."""
         rows = self.cohort.recipe.batch_rows
         return 0 < rows <= len(self.buffer) and not self.stepping
 
-    def corrected(self, logits: Float) -> Float:
+    @property
+    def floats(self) -> tuple[Float, Float] | None:
+        """Theta `[P]` and statistics `[Q]`, if answers take the float pass: their correction reads its features."""
+        if not self.cohort.recipe.outputs.reads_features or self.state is not SessionState.ADAPTED:
+            return None
+        return self.cohort.bank.view(THETA, self.row), self.cohort.bank.view(STATS, self.row)
+
+    def corrected(self, logits: Float, features: Float) -> Float:
         """Answers `[B, C]` as the recipe's output stage leaves them; what it remembers, only steps change."""
         cohort = self.cohort
         if cohort.recipe.outputs == AsIs() or not self.open:
             return logits
         group = np.zeros(len(logits), np.intp)
-        return cohort.recipe.outputs.apply(cohort.engine.source, cohort.bank.gather([self.row]), logits, group)[0]
+        state = cohort.bank.gather([self.row])
+        return cohort.recipe.outputs.apply(cohort.engine.source, state, logits, group, features)[0]
 
     def commit(self, folded: Folded, theta_distance: float) -> None:
         """Serve with new parameters, `theta_distance` away from the source's, from now on."""
@@ -101,6 +118,7 @@ class Session:
         self.buffer.clear()
         self.folded = None
         self.distance = 0.0
+        self.drift = STEADY
         self.version += 1
         self.epoch += 1
 
@@ -114,6 +132,7 @@ class Session:
     def view(self, now: float) -> SessionView:
         """The session as its owner sees it; `now` is the time of its budget, see `Learner.budget_time`."""
         bank, account, row = self.cohort.bank, self.account, [self.row]
+        manifest = self.cohort.engine.manifest
         state = bank.gather(row)
         return SessionView(
             model=self.model,
@@ -138,11 +157,28 @@ class Session:
             mean_entropy=self.telemetry.entropy,
             mean_confidence=self.telemetry.confidence,
             estimated_accuracy=self.telemetry.above,
+            estimated_accuracy_doc=difference_of_confidences(self.telemetry, manifest.calibration),
             labelled=account.labelled,
             labelled_correct=account.labelled_correct,
             theta_distance=self.distance,
-            state_bytes=bank.row_bytes,
+            drift=dict(zip(SIGNALS, self.drift, strict=True)),
+            state_bytes=self.state_bytes,
         )
+
+
+def exported(session: Session) -> ExportedSession:
+    """What the session has learnt, by the names of its model's layouts, all of one version."""
+    manifest, bank = session.cohort.engine.manifest, session.cohort.bank
+    return ExportedSession(
+        model=session.model,
+        session_id=session.id,
+        model_version=manifest.version,
+        version=session.version,
+        parameters_digest=manifest.parameters.digest,
+        parameters=named_tensors(manifest.parameters, bank.view(THETA, session.row)),
+        statistics=named_tensors(manifest.statistics, bank.view(STATS, session.row)),
+        lora=manifest.lora,
+    )
 
 
 def set_budget(session: Session, chosen: Budget, now: float) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
@@ -27,22 +28,28 @@ DEFAULT_PAGE, MAX_PAGE = 100, 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What the table gives every session, and how many it holds."""
+    """What the table gives every session, and how many it holds.
+
+    `default_parameters` are those of the recipes that have them; a client's own come before them.
+    """
 
     max_sessions: int
     buffer_rows: int
     remembered_answers: int
     default_recipe: str
-    default_batch_rows: int
+    default_parameters: Mapping[str, float]
     default_budget: Budget
 
 
 class SessionTable:
     """Live sessions and their cohorts. Touched on the event loop's thread only."""
 
-    def __init__(self, engines: Mapping[str, Engine], guards: Guards, limits: Limits, clock: Clock) -> None:
+    def __init__(
+        self, engines: Mapping[str, Engine], guards: Guards, limits: Limits, clock: Clock, watch: Watch | None = None
+    ) -> None:
         self._engines = engines
         self._guards = guards
+        self._watch = watch
         self._limits = limits
         self._clock = clock
         self._sessions: dict[SessionKey, Session] = {}
@@ -91,7 +98,7 @@ class SessionTable:
                 limit=self._limits.max_sessions,
             )
         self._cohorts[cohort.key] = cohort
-        now = self._clock.wall()
+        now, labels = self._clock.wall(), cohort.recipe.reads_labels
         session = Session(
             model=request.model,
             id=session_id,
@@ -99,7 +106,7 @@ class SessionTable:
             row=cohort.bank.allocate(),
             created_at=now,
             last_used_at=now,
-            buffer=SampleBuffer(self._limits.buffer_rows),
+            buffer=SampleBuffer(self._limits.buffer_rows, self._limits.buffer_rows if labels else 0),
             answers=AnswerLog(self._limits.remembered_answers),
             from_sequence=from_sequence,
         )
@@ -109,8 +116,8 @@ class SessionTable:
         return session
 
     def _cohort(self, engine: Engine, request: CreateSession, recipe: str) -> Cohort:
-        key = cohort_key(request.model, recipe, request.parameters, self._limits.default_batch_rows)
-        cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards)
+        key = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+        cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards, self._watch)
         if cohort.recipe.batch_rows > self._limits.buffer_rows:
             raise InvalidArgument(
                 "RECIPE_INVALID",

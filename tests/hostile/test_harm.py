@@ -77,7 +77,12 @@ def digits_to_judge_by() -> tuple[np.ndarray, np.ndarray]:
 
 
 async def suffer(
-    engine: OnnxEngine, recipe: str, stream: Stream, guards: dict[str, Any], **parameters: float
+    engine: OnnxEngine,
+    recipe: str,
+    stream: Stream,
+    guards: dict[str, Any],
+    clean_steps: int = CLEAN_STEPS,
+    **parameters: float,
 ) -> Aftermath:
     images, labels = digits_to_judge_by()
     generator = np.random.default_rng(0)
@@ -93,7 +98,7 @@ async def suffer(
         frozen = await accuracy()
         for turn in range(HOSTILE_STEPS):
             await predict(service, stream(turn, generator), "s", model="digits")
-        for _ in range(CLEAN_STEPS):
+        for _ in range(clean_steps):
             await predict(service, drawn(generator), "s", model="digits")
         final, view = await accuracy(), await service.get_session("digits", "s")
         model = service.snapshot().models[0]

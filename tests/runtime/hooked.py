@@ -11,7 +11,7 @@ import numpy as np
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.requests import Forward, Gradient, Gradients, Outputs
 from acclimate.adapters.source import Source
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Engine, Folded, Specialised
 from tests.polling import PATIENCE_SECONDS
 
 Door = Callable[[Any], None]
@@ -33,6 +33,10 @@ class Hooked:
     @property
     def source(self) -> Source:
         return self.inner.source
+
+    @property
+    def specialised(self) -> Specialised:
+        return self.inner.specialised
 
     def frozen(self, inputs: np.ndarray) -> np.ndarray:
         self._enter("frozen", inputs)

@@ -83,7 +83,11 @@ def whole(service: Service, session_id: str, model: str = MODEL) -> dict[str, An
     row = session.cohort.bank.gather([session.row])
     return {f"row.{name}": value.tobytes() for name, value in row.items()} | {
         "folded": None if session.folded is None else [array.tobytes() for array in session.folded.arrays],
-        "buffer": [sample.tobytes() for sample in session.buffer._samples],
+        "buffer": [
+            (sample.values.tobytes(), sample.key, sample.label)
+            for held in (session.buffer._labelled, session.buffer._fresh.values(), session.buffer._unlabelled.values())
+            for sample in held
+        ],
         "answers": {name: labels.tolist() for name, labels in session.answers._answers.items()},
         "account": deepcopy(session.account),
         "telemetry": session.telemetry,

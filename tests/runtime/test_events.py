@@ -116,3 +116,33 @@ def test_what_does_not_exist_cannot_be_watched() -> None:
             assert service.snapshot().watchers == 0
 
     asyncio.run(scenario())
+
+
+def test_a_change_of_the_stream_is_told_and_counted() -> None:
+    async def scenario() -> list[Event]:
+        async with serving(config()) as service:
+            await opened(service, "s", "norm", batch_rows=32)
+            events = service.watch(MODEL, "s")
+            for n in range(30):
+                await predict(service, drifted(n, 32, shift=0.0, scale=1.0), "s")
+            assert service.snapshot().models[0].drifts == {}
+            for n in range(4):
+                await predict(service, drifted(n, 32, shift=3.0, scale=3.0), "s")
+            assert service.snapshot().models[0].drifts == {"statistics": 1}
+        return [told async for told in events if told.kind is EventKind.DRIFTED]
+
+    (told,) = asyncio.run(scenario())
+    assert (told.reason, told.samples, told.version_before) == ("statistics", 32, told.version_after)
+
+
+def test_a_periodic_reset_is_told_as_one() -> None:
+    async def scenario() -> list[Event]:
+        async with serving(config()) as service:
+            await opened(service, "s", "rdumb", batch_rows=8, reset_every=3)
+            events = service.watch(MODEL, "s")
+            for n in range(6):
+                await predict(service, drifted(n, 8), "s")
+            assert service.snapshot().models[0].restorations == {"periodic": 2}
+        return [told async for told in events if told.kind is EventKind.RESTORED]
+
+    assert [told.reason for told in asyncio.run(scenario())] == ["periodic", "periodic"]

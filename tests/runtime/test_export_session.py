@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import numpy as np
@@ -148,16 +149,29 @@ def test_the_command_writes_tensors_by_name(loopback: Loopback, tmp_path: Path) 
     assert sum(t.values.size for t in exported.parameters) == 2 * FEATURES
 
 
+def test_the_command_opens_a_session_under_an_id_of_the_daemons(loopback: Loopback) -> None:
+    result = run("session", "create", MODEL, "--recipe", "tent", "--target", loopback.target, "--json")
+    assert result.returncode == 0, result.stderr
+    view = json.loads(result.stdout)
+    assert (view["model"], view["recipe"], view["state"], len(view["session_id"])) == (MODEL, "tent", "pristine", 32)
+    with Client(loopback.target) as client:
+        client.delete_session(MODEL, view["session_id"])
+
+
 def test_what_the_command_refuses(loopback: Loopback, tmp_path: Path) -> None:
     target = ("--target", loopback.target)
     code, line = failure(run("session", "export", f"{MODEL}/none", "--out", str(tmp_path / "a"), *target))
     assert (code, "SESSION_NOT_FOUND" in line) == (1, True)
-    code, line = failure(run("session", "export", "a/b", "--format", "onnx", "--out", str(tmp_path / "a")))
-    assert (code, "--bundle DIR" in line) == (2, True)
+    for form in ("onnx", "ort-adapter"):
+        code, line = failure(run("session", "export", "a/b", "--format", form, "--out", str(tmp_path / "a")))
+        assert (code, f"--format {form}" in line, "--bundle DIR" in line) == (2, True, True)
     with Client(loopback.target) as client, client.create_session(MODEL, "full"):
         missing = str(tmp_path / "no" / "folder")
         code, line = failure(run("session", "export", f"{MODEL}/full", "--out", missing, *target))
         assert (code, "cannot be written" in line) == (1, True)
+        out = ("--format", "peft", "--out", str(tmp_path / "a"))
+        code, line = failure(run("session", "export", f"{MODEL}/full", *out, *target))
+        assert (code, "no low-rank updates" in line, "--format safetensors" in line) == (1, True, True)
         with pytest.raises(OSError, match="directory"):
             write_state(client.export_session(MODEL, "full"), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -17,8 +17,8 @@ from acclimate.adapters.requests import Gradient
 from acclimate.adapters.step import Batch
 from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.engines.reference import reference_engine
+from acclimate.runtime.scheduler.compute import compute_step
 from acclimate.runtime.scheduler.drive import Slicing
-from acclimate.runtime.scheduler.learner import compute_step
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.cohort import build_cohort, cohort_key
 from acclimate.runtime.types import Budget, EventKind
@@ -177,7 +177,7 @@ def test_repeated_roll_backs_restore_the_session_and_say_so() -> None:
 def test_a_session_that_diverges_in_a_shared_step_does_not_cost_its_neighbours() -> None:
     """The engine's NaN reaches every row of the batch, as a product with a mixing matrix would carry it."""
     engine = Diverging(reference_engine())
-    cohort = build_cohort(cohort_key(MODEL, "tent", {}, ROWS), engine, Guards())
+    cohort = build_cohort(cohort_key(MODEL, "tent", {}, {"batch_rows": ROWS}), engine, Guards())
     state: State = cohort.bank.gather([cohort.bank.allocate() for _ in range(3)])
     samples = [drifted(1, ROWS), drifted(2, ROWS) + 2000.0, drifted(3, ROWS)]
     whole_step = Slicing(1000, lambda: None)

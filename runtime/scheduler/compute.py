@@ -1,0 +1,80 @@
+"""Computing a step on copies of its sessions' rows, and folding what will serve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.adapters.bank import State
+from acclimate.adapters.fields import STATS, THETA
+from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
+from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.scheduler.drive import Slicing, run_step
+from acclimate.runtime.sessions.cohort import Cohort
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A step's result, what will serve each of its sessions, and the milliseconds it took."""
+
+    result: StepResult
+    folded: list[Folded]
+    ms: float
+
+
+def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -> Computed:
+    """Run a step and fold what will serve. If one session's numbers overflow, each session steps by itself.
+
+    A product with a NaN is a NaN even where the weight is zero, so a batch shared with a diverged session
+    proves nothing about the others.
+    """
+    started = time.perf_counter()
+    engine, recipe = cohort.engine, cohort.recipe
+    result = run_step(adaptation_step(recipe, engine.source, state, batch), engine, slicing)
+    if len(result.outcome) > 1 and (result.outcome == Outcome.ROLLED_BACK_NONFINITE).any():
+        result = _merge([
+            run_step(adaptation_step(recipe, engine.source, *_only(state, batch, i)), engine, slicing)
+            for i in range(len(result.outcome))
+        ])  # fmt: skip
+    folded = [engine.fold(theta, stats) for theta, stats in zip(result.state[THETA], result.state[STATS], strict=True)]
+    return Computed(result, folded, (time.perf_counter() - started) * 1e3)
+
+
+def _only(state: State, batch: Batch, session: int) -> tuple[State, Batch]:
+    keep = np.flatnonzero(batch.group == session)
+    labels = None if batch.labels is None else batch.labels[keep]
+    return one_session(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp), labels)
+
+
+def one_session(state: State, session: int) -> State:
+    """Fields `[1, ...]` of one session of a state `[S, ...]`."""
+    return {name: value[session : session + 1] for name, value in state.items()}
+
+
+def _merge(results: list[StepResult]) -> StepResult:
+    def join(pick: Callable[[StepResult], NDArray[Any]]) -> NDArray[Any]:
+        return np.concatenate([pick(result) for result in results])
+
+    return StepResult(
+        state={name: np.concatenate([r.state[name] for r in results]) for name in results[0].state},
+        outcome=join(lambda r: r.outcome),
+        back_to=join(lambda r: r.back_to),
+        levels=join(lambda r: r.levels),
+        reason=join(lambda r: r.reason),
+        drift=join(lambda r: r.drift),
+        logits=join(lambda r: r.logits),
+        loss=join(lambda r: r.loss),
+        selected=join(lambda r: r.selected),
+        distance=join(lambda r: r.distance),
+        asked=Asked(
+            sum(r.asked.forward for r in results),
+            sum(r.asked.backward for r in results),
+            sum(r.asked.quantized for r in results),
+        ),
+    )
