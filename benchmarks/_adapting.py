@@ -57,10 +57,7 @@ class Adapting:
         """Play the stream; whether each answer `[N]` was wrong."""
         wrong = np.zeros(len(stream.y), np.bool_)
         if self.protocol.sessions == 0:
-            lanes = [np.flatnonzero(stream.shift == number) for number in range(len(stream.names))]
-            self.rows += [self.bank.allocate() for _ in lanes[1:]]
-            self._play(stream, lanes, wrong)
-            return wrong
+            return self.play(stream, [np.flatnonzero(stream.shift == number) for number in range(len(stream.names))])
         blocks = [np.arange(len(stream.y))]
         if self.protocol.reset:
             blocks = [np.flatnonzero(stream.shift == number) for number in range(len(stream.names))]
@@ -68,6 +65,13 @@ class Adapting:
             if self.protocol.reset:
                 self.bank.reset(self.rows[0])
             self._play(stream, [block], wrong)
+        return wrong
+
+    def play(self, stream: Images, lanes: list[NDArray[np.intp]]) -> NDArray[np.bool_]:
+        """One session for each of these runs of positions, all at once; whether each answer `[N]` was wrong."""
+        wrong = np.zeros(len(stream.y), np.bool_)
+        self.rows += [self.bank.allocate() for _ in lanes[len(self.rows) :]]
+        self._play(stream, lanes, wrong)
         return wrong
 
     def clean_error(self, x: NDArray[np.uint8], y: NDArray[np.int64]) -> float:

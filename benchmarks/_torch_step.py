@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 
 def prepared(model: nn.Module) -> nn.Module:
-    """A copy whose batch norms use the batch's own statistics, with gradients for their affines alone."""
+    """A copy whose batch norms use the batch's own statistics, with gradients for the norms' affines alone."""
     twin = copy.deepcopy(model).requires_grad_(False).train()
     for module in twin.modules():
         if isinstance(module, nn.BatchNorm2d):
             # Without running statistics a module normalises with the batch's, as Wang et al. 2021 do.
             module.track_running_stats, module.running_mean, module.running_var = False, None, None
+        if isinstance(module, (nn.BatchNorm2d, nn.LayerNorm)):
             module.requires_grad_(True)
     return twin
 
