@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -15,9 +16,16 @@ from acclimate.export.progress import counted
 BATCH_SIZE = 64
 
 
-def session(model: Graph | bytes, extra_outputs: Iterable[str] = (), threads: int = 0) -> onnxruntime.InferenceSession:
-    """An ONNX Runtime session on the CPU; no `threads` means as many as there are cores."""
-    content = model if isinstance(model, bytes) else to_onnx(model, extra_outputs=extra_outputs).SerializeToString()
+def session(
+    model: Graph | bytes | Path, extra_outputs: Iterable[str] = (), threads: int = 0
+) -> onnxruntime.InferenceSession:
+    """An ONNX Runtime session on the CPU; no `threads` means one for each core.
+
+    A path, not its bytes, where weights lie in a file beside the graph.
+    """
+    if isinstance(model, Graph):
+        model = to_onnx(model, extra_outputs=extra_outputs).SerializeToString()
+    content = str(model) if isinstance(model, Path) else model
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads

@@ -44,8 +44,8 @@ def test_frozen_is_forward_at_the_source(bundle_path: Path, manifest: Manifest) 
         Folding.of(manifest.sites, manifest.parameters, manifest.statistics, parts), arrays["theta"], arrays["stats"]
     )
     inputs = arrays["canary.inputs"]
-    frozen = first_output(session((bundle_path / "frozen.onnx").read_bytes()), inputs)
-    forward = session((bundle_path / "forward.onnx").read_bytes())
+    frozen = first_output(session(bundle_path / "frozen.onnx"), inputs)
+    forward = session(bundle_path / "forward.onnx")
     np.testing.assert_array_equal(first_output(forward, inputs, scale=scale, bias=bias), frozen)
     assert (frozen.argmax(1) == arrays["canary.labels"]).mean() > 0.9
 
@@ -55,7 +55,7 @@ def test_accuracy_on_digits_it_never_saw(bundle_path: Path, manifest: Manifest) 
     from acclimate.examples.digits.data import load
 
     dev = load().dev
-    logits = first_output(session((bundle_path / "frozen.onnx").read_bytes()), dev.images)
+    logits = first_output(session(bundle_path / "frozen.onnx"), dev.images)
     accuracy = (logits.argmax(1) == dev.labels).mean()
     assert accuracy >= 0.97
     assert abs(accuracy - manifest.calibration.accuracy) < 0.02
