@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_ad  # type: ignore[import-untyped]
-import onnxsim  # type: ignore[import-untyped]
+import onnx_ad
+import onnxsim
 import pytest
 from onnx import helper, inliner, numpy_helper
-from onnxsim import graph_grad, qat_graph  # type: ignore[import-untyped]
+from onnxsim import graph_grad, qat_graph
 from torch import nn
 
 from acclimate.export.backward.vjp import ALPHA, COTANGENT, GRAD_THETA, MIX, STATS, THETA, vjp_graph
