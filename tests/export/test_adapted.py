@@ -72,7 +72,7 @@ def test_the_source_merges_into_the_frozen_model(bundle_path: Path, state: Path,
     inputs = digits(bundle_path, 16)
     np.testing.assert_array_equal(
         first_output(session((tmp_path / "m.onnx").read_bytes()), inputs),
-        first_output(session((bundle_path / "frozen.onnx").read_bytes()), inputs),
+        first_output(session(bundle_path / "frozen.onnx"), inputs),
     )
 
 

@@ -17,12 +17,18 @@ from acclimate.adapters.manifest import FROZEN_FILE, WEIGHTS_FILE
 from acclimate.runtime.bundle import BundleError, read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from acclimate.runtime.engines.onnx_external import MalformedModel, external_initializers
-from tests.hostile.bundles import copied, replace
+from tests.hostile.bundles import copied, drop, edit_manifest, replace
 
 
 @pytest.fixture
 def bundle(bundle_path: Path, tmp_path: Path) -> Path:
-    return copied(bundle_path, tmp_path / "bundle")
+    """With every weight inside its graph, so that each test decides what lies outside."""
+    own = copied(bundle_path, tmp_path / "bundle")
+    for path in sorted(own.glob("*.onnx")):
+        replace(own, path.name, onnx.load(path).SerializeToString())
+    (own / WEIGHTS_FILE).unlink()
+    edit_manifest(own, drop("files", WEIGHTS_FILE))
+    return own
 
 
 def refused(bundle: Path) -> str:
