@@ -47,6 +47,6 @@ def test_parity_and_size(exported: tuple[Path, Report]) -> None:
 
 def test_int8_accuracy_on_pictures_it_was_not_calibrated_on(exported: tuple[Path, Report], shared_data: Path) -> None:
     clean = pictures(shared_data / "cifar10c" / "clean.npz", 1000)
-    logits = first_output(session((exported[0] / "frozen.onnx").read_bytes()), clean.inputs)
+    logits = first_output(session(exported[0] / "frozen.onnx"), clean.inputs)
     # The data's README gives 81.03 % for the float model on all of the decoded test set.
     assert (logits.argmax(1) == clean.labels).mean() > 0.79
