@@ -23,6 +23,7 @@ from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from benchmarks import _image_streams as streams
 from benchmarks._adapting import Adapting, Protocol, frozen_errors
+from benchmarks._bundles import chosen_bundle
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
 DATA = ROOT.parent / "shared" / "data"
@@ -32,7 +33,7 @@ def main() -> None:
     """Run one recipe over one stream."""
     chosen = _parse()
     streams.require(chosen.data)
-    engine = OnnxEngine(read_bundle(_bundle(chosen)), OnnxOptions(adaptation_threads=chosen.threads))
+    engine = OnnxEngine(read_bundle(chosen_bundle(chosen)), OnnxOptions(adaptation_threads=chosen.threads))
     images = streams.load(chosen.data, chosen.shifts or streams.shifts(chosen.data), chosen.limit)
     order = "continual" if chosen.order == "reset" else chosen.order
     stream = streams.ordered(images, order, chosen.seed, chosen.dirichlet)
@@ -106,15 +107,6 @@ def _parameters(chosen: argparse.Namespace) -> dict[str, float]:
     if chosen.batch >= 2 and "batch_rows" in recipes.values(chosen.recipe, {}):
         parameters.setdefault("batch_rows", float(chosen.batch))
     return parameters
-
-
-def _bundle(chosen: argparse.Namespace) -> Path:
-    """The bundle to use; weights are compiled once and kept under `out/`."""
-    if chosen.bundle is not None:
-        return Path(chosen.bundle)
-    from benchmarks._resnet_cifar import compiled
-
-    return compiled(chosen.weights, chosen.depth, chosen.data)
 
 
 if __name__ == "__main__":

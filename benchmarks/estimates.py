@@ -29,6 +29,7 @@ from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from acclimate.runtime.scheduler.drive import run_step
 from benchmarks import _image_streams as streams
 from benchmarks._adapting import EVALUATION_ROWS, WHOLE
+from benchmarks._bundles import chosen_bundle
 from benchmarks._image_streams import Images, batches
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
@@ -40,7 +41,7 @@ def main() -> None:
     """The frozen model and one session, over the same stream."""
     chosen = _parse()
     streams.require(chosen.data)
-    engine = OnnxEngine(read_bundle(_bundle(chosen)), OnnxOptions(adaptation_threads=chosen.threads))
+    engine = OnnxEngine(read_bundle(chosen_bundle(chosen)), OnnxOptions(adaptation_threads=chosen.threads))
     images = streams.load(chosen.data, chosen.shifts or streams.shifts(chosen.data), chosen.limit)
     stream = streams.ordered(images, "continual", chosen.seed, 0.0)
     recipe = recipes.build(chosen.recipe, {"batch_rows": chosen.batch}, engine.source, Guards())
@@ -114,14 +115,6 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--seed", type=int, default=0, help="of the order")
     options.add_argument("--threads", type=int, default=2)
     return options.parse_args()
-
-
-def _bundle(chosen: argparse.Namespace) -> Path:
-    if chosen.bundle is not None:
-        return Path(chosen.bundle)
-    from benchmarks._resnet_cifar import compiled
-
-    return compiled(chosen.weights, chosen.depth, chosen.data)
 
 
 if __name__ == "__main__":

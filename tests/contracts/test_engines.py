@@ -168,13 +168,7 @@ def test_the_gradient_is_that_of_the_forward_pass(engine: Engine, subject: Subje
     assert error < subject.kinks, f"relative error {error:.4f}"
 
 
-def with_features(engine: Engine) -> None:
-    if engine.manifest.features == 0:
-        pytest.skip("the committed bundle has no features")
-
-
 def test_features_make_the_logits(engine: Engine, subject: Subject) -> None:
-    with_features(engine)
     rows, figures = rows_of(engine, subject.samples(7, 6), [0] * 6, 0.0, jitter=0.02), engine.source.features
     outputs = engine.forward(Forward(rows))
     assert figures is not None
@@ -186,7 +180,6 @@ def test_features_make_the_logits(engine: Engine, subject: Subject) -> None:
 
 def test_a_cotangent_of_features_adds_to_that_of_the_logits(engine: Engine, subject: Subject) -> None:
     """The last layer is linear, so its weight turns one into the other."""
-    with_features(engine)
     rows, weights = rows_of(engine, subject.samples(7, 6), [0, 0, 0, 1, 1, 1], 0.5, jitter=0.02), cotangent(engine, 6)
     figures = engine.source.features
     assert figures is not None

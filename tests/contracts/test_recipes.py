@@ -24,7 +24,6 @@ WHOLE = Slicing(10_000, lambda: None)
 
 # ONNX Runtime takes seconds over a recipe that augments or searches; those run with `make test-all`.
 QUICK_ON_ONNX = {"norm", "tent", "eata"}
-NEED_FEATURES = {"t3a", "cafa"}
 PAIRS = [(name, engine) for name in LEARNING for engine in ("reference", "onnx")]
 CASES = [
     pytest.param(*pair, marks=[pytest.mark.slow] if pair[1] == "onnx" and pair[0] not in QUICK_ON_ONNX else [])
@@ -38,8 +37,6 @@ def subject(kind: str, request: pytest.FixtureRequest) -> tuple[Engine, np.ndarr
     if kind == "reference":
         return reference_engine(), drifted(0, 64)
     onnx: OnnxEngine = request.getfixturevalue("digits_engine")
-    if onnx.source.features is None and request.node.callspec.params["name"] in NEED_FEATURES:
-        pytest.skip("the committed bundle has no features")
     return onnx, picture(3, 64, "contrast")
 
 
