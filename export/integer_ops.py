@@ -16,7 +16,7 @@ from acclimate.export.passes.biases import BIAS_SITE
 from acclimate.export.passes.low_rank import LOW_RANK
 from acclimate.export.passes.sites import SITE
 from acclimate.export.row_products import row_product
-from acclimate.export.weights import QuantizedWeight
+from acclimate.export.weights import QuantizedWeight, integer_constants
 
 
 def _conv(fused: Fused, to: Emission) -> None:
@@ -25,8 +25,7 @@ def _conv(fused: Fused, to: Emission) -> None:
     if weight is None:
         in_float(fused, to)
         return
-    values = to.graph.constant(weight.values, name=f"{node.inputs[1]}.int8")
-    zeros = to.graph.constant(np.zeros(len(weight.scale), np.int8))
+    values, zeros = integer_constants(to.graph, node.inputs[1], weight)
     image = to.integer(node.inputs[0])
     if fused.site is not None:
         scale, bias = to.site_tensors(fused.site)
@@ -83,8 +82,7 @@ def _gemm(fused: Fused, to: Emission) -> None:
         if shift:
             to.graph.add("Add", (product, to.real(shift)), name=fused.output)
         return
-    values = to.graph.constant(weight.values, name=f"{node.inputs[1]}.int8")
-    zeros = to.graph.constant(np.zeros(len(weight.scale), np.int8))
+    values, zeros = integer_constants(to.graph, node.inputs[1], weight)
     scale, bias = _constant_scales(node, weight, to)
     inputs = (*to.integer(node.inputs[0]), values, scale, zeros, bias)
     to.graph.add("QGemm", inputs, name=fused.output, domain=CONTRIB, transB=1)
@@ -100,9 +98,8 @@ def _matmul(fused: Fused, to: Emission) -> None:
     if weight is None or weight.axis != 1 or node.inputs[0] not in to.plan.scales:
         in_float(fused, to)
         return
-    values = to.graph.constant(weight.values, name=f"{node.inputs[1]}.int8")
+    values, zeros = integer_constants(to.graph, node.inputs[1], weight)
     scale = to.graph.constant(weight.scale, name=f"{node.inputs[1]}.scale")
-    zeros = to.graph.constant(np.zeros(len(weight.scale), np.int8))
     image, image_scale, image_zero = to.integer(node.inputs[0])
     inputs = (image, values, image_scale, scale, image_zero, zeros)
     to.graph.add("MatMulIntegerToFloat", inputs, name=fused.output, domain=CONTRIB)

@@ -11,6 +11,7 @@ import numpy as np
 
 from acclimate.export.emission import Emission
 from acclimate.export.onnx_format import CONTRIB
+from acclimate.export.weights import integer_constants
 
 _ZERO = 128
 _LEVELS = 127
@@ -28,12 +29,11 @@ def row_product(tensor: str, weight: str, output: str, to: Emission) -> None:
     """
     graph, held = to.graph, to.weights[weight]
     integers, largest = _rows(tensor, to)
-    values = graph.constant(held.values, name=f"{weight}.int8")
+    values, zeros = integer_constants(graph, weight, held)
     if held.axis == 0:
         # ONNX Runtime does this once, when it loads the graph; the other graphs read the same bytes as they are.
         values = graph.add("Transpose", (values,), perm=[1, 0])
     scale = graph.constant(held.scale, name=f"{weight}.scale")
-    zeros = graph.constant(np.zeros(len(held.scale), np.int8))
     step, zero = _step(to)
     inputs = (integers, values, step, scale, zero, zeros)
     product = graph.add("MatMulIntegerToFloat", inputs, name=f"{output}.unscaled", domain=CONTRIB)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from acclimate.export.graph import Array, Graph
+from acclimate.export.graph import BATCH, Array, Graph, Node, Value
 from acclimate.export.onnx_format import to_onnx
 from acclimate.export.progress import counted
 
@@ -29,7 +30,21 @@ def session(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads
+    if _saturates():
+        # As the engine serves it (acclimate/runtime/engines/onnx_exact.py).
+        options.add_session_config_entry("session.x64quantprecision", "1")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+@cache
+def _saturates() -> bool:
+    """Whether the largest uint8 x int8 products do not add up to what they should on this processor."""
+    left, right = np.full((8, 64), 255, np.uint8), np.full((64, 16), 127, np.int8)
+    inputs = {"a": Value(left.dtype, (BATCH, 64)), "b": Value(right.dtype, right.shape)}
+    outputs = {"y": Value(np.dtype(np.int32), (BATCH, 16))}
+    graph = Graph(inputs, outputs, nodes=[Node("MatMulInteger", ("a", "b"), ("y",))], values=inputs | outputs)
+    probe = onnxruntime.InferenceSession(to_onnx(graph).SerializeToString(), providers=["CPUExecutionProvider"])
+    return bool((probe.run(None, {"a": left, "b": right})[0] != 255 * 127 * 64).any())
 
 
 def run(running: onnxruntime.InferenceSession, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -70,6 +70,20 @@ def _quantized(name: str, weight: NDArray[np.float32], axis: int) -> QuantizedWe
     return QuantizedWeight(values, scale, axis)
 
 
+def integer_constants(graph: Graph, name: str, weight: QuantizedWeight) -> tuple[str, str]:
+    """A weight's integers and their zero points, as constants of one node alone.
+
+    Where the processor would add products in 16 bits, ONNX Runtime turns each node's int8 weights into uint8 when it
+    loads the graph (`session.x64quantprecision`), and refuses to do it twice to one constant. A layer that is used
+    twice is written twice.
+    """
+    number, values = 2, f"{name}.int8"
+    while values in graph.constants:
+        values, number = f"{name}.int8.{number}", number + 1
+    zeros = np.zeros(len(weight.scale), np.int8)
+    return graph.constant(weight.values, name=values), graph.constant(zeros, name=graph.fresh("zeros"))
+
+
 def rounded(graph: Graph, weights: Mapping[str, QuantizedWeight]) -> Graph:
     """The float graph with every weight replaced by what its integers stand for."""
     result = graph.copy()

@@ -22,7 +22,7 @@ from acclimate.adapters.requests import Forward, Gradient, Gradients, Index, Out
 from acclimate.adapters.source import Source
 from acclimate.runtime.bundle import Bundle, BundleError
 from acclimate.runtime.engines.base import Folded, Specialised
-from acclimate.runtime.engines.onnx_session import OnnxOptions, graph_file, open_session
+from acclimate.runtime.engines.onnx_session import OnnxOptions, answering_options, graph_file, open_session
 from acclimate.runtime.engines.onnx_special import Settling, Specialiser
 
 __all__ = ["OnnxEngine", "OnnxOptions"]
@@ -51,16 +51,17 @@ class OnnxEngine:
         graphs = FROZEN_FILE, FORWARD_FILE, OBSERVE_FILE, VJP_FILE
         files = {name: graph_file(bundle, name, options) for name in graphs}
         folds = options.precision == "float32"
+        answering = answering_options(options)
         start = time.perf_counter()
-        self._frozen = open_session(bundle, files[FROZEN_FILE], options, options.intra_op_threads)
+        self._frozen = open_session(bundle, files[FROZEN_FILE], answering, options.intra_op_threads)
         made_in = time.perf_counter() - start
-        self._forward = open_session(bundle, files[FORWARD_FILE], options, options.intra_op_threads)
+        self._forward = open_session(bundle, files[FORWARD_FILE], answering, options.intra_op_threads)
         self._vjp = open_session(bundle, files[VJP_FILE], options, options.adaptation_threads)
         self._observe = open_session(bundle, files[OBSERVE_FILE], options, options.adaptation_threads)
         rows = {self._input, "theta", "stats", "mix", "alpha"}
         _expect(bundle, files[FROZEN_FILE], self._frozen, {self._input})
         self._own = [entry.name for entry in self._forward.get_inputs() if entry.name != self._input]
-        self._special = Specialiser(bundle, options, made_in, self._own, self._folded_forward)
+        self._special = Specialiser(bundle, answering, made_in, self._own, self._folded_forward)
         needed = {"scale", "bias"} if bundle.manifest.sites and folds else {"theta"}
         _expect(bundle, files[FORWARD_FILE], self._forward, {self._input} | needed | (SESSION_INPUTS & set(self._own)))
         _expect(bundle, files[OBSERVE_FILE], self._observe, rows)

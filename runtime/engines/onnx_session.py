@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import onnxruntime as ort
 
 from acclimate.adapters.manifest import WEIGHTS_FILE, in_precision_file
 from acclimate.runtime.bundle import Bundle, BundleError
+from acclimate.runtime.engines.onnx_exact import EXACT, saturates
 from acclimate.runtime.engines.onnx_external import MalformedModel, external_initializers
 
 PROVIDERS = {
@@ -39,6 +42,15 @@ class OnnxOptions:
     specialised_sessions: int = 4
     specialised_bytes: int = 2**26
     precision: str = "float32"
+
+
+def answering_options(options: OnnxOptions) -> OnnxOptions:
+    """The options of the graphs that answer: on the CPU where these are int8.
+
+    CUDA has no integer kernels for them. Between a GPU and the CPU, operator by operator, the digits' answers took five
+    times as long as on the CPU alone.
+    """
+    return options if options.precision != "float32" else replace(options, provider="cpu")
 
 
 def graph_file(bundle: Bundle, name: str, options: OnnxOptions) -> str:
@@ -79,10 +91,16 @@ def open_session(
     settings.add_session_config_entry("session.use_env_allocators", "1")
     # Spinning workers would take the cores that the other graph and the event loop need.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if saturates():
+        # The ResNet-20 of docs/benchmarks.md lost 7 points without it, on images that it answers as in float otherwise.
+        settings.add_session_config_entry(EXACT, "1")
     _add_weights(bundle, name, settings)
     wanted = providers(options.provider)
+    if wanted != PROVIDERS["cpu"]:
+        _preload()
+    chosen = [_provider_settings(provider, options) for provider in wanted]
     try:
-        session = ort.InferenceSession(bundle.graphs[name], settings, providers=wanted)
+        session = ort.InferenceSession(bundle.graphs[name], settings, providers=wanted, provider_options=chosen)
     except Exception as error:
         # ONNX Runtime's own exceptions share no base class but this one.
         raise BundleError(f"{bundle.path / name}: ONNX Runtime cannot load it ({error})") from error
@@ -105,6 +123,19 @@ def providers(chosen: str) -> list[str]:
             "install acclimate[gpu], or choose 'cpu' or 'auto'"
         )
     return PROVIDERS[chosen]
+
+
+def _provider_settings(provider: str, options: OnnxOptions) -> dict[str, str]:
+    """`float32` means that; by itself, CUDA rounds the factors of its products to TF32's ten bits.
+
+    Gradients were then off by 3e-3 (the digits) and 2e-2 (ResNet-20), where the exporter allows 1e-3. An exhaustive
+    search for the fastest convolution, cuDNN's default, stalls the first call of every batch size by a tenth of a
+    second or several.
+    """
+    if provider != "CUDAExecutionProvider":
+        return {}
+    exact = options.precision == "float32"
+    return {"cudnn_conv_algo_search": "HEURISTIC"} | ({"use_tf32": "0"} if exact else {})
 
 
 def _check_provider(got: str, wanted: str, chosen: str) -> None:
@@ -133,6 +164,15 @@ def _add_weights(bundle: Bundle, name: str, settings: ort.SessionOptions) -> Non
     if names:
         values = [ort.OrtValue.ortvalue_from_numpy(bundle.weights[key]) for key in names]
         settings.add_external_initializers(list(names), values)
+
+
+@cache
+def _preload() -> None:
+    """Find CUDA's libraries where pip put them, for whoever installed no torch that would."""
+    if hasattr(ort, "preload_dlls"):
+        # It prints what it does not find; whether the device starts is checked, and said, elsewhere.
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
 
 
 @cache

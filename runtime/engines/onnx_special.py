@@ -29,14 +29,15 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import FROZEN_FILE, WEIGHTS_FILE
-from acclimate.runtime.bundle import Bundle
+from acclimate.runtime.bundle import Bundle, BundleError
 from acclimate.runtime.engines.base import Specialised
 from acclimate.runtime.engines.onnx_external import external_initializers
 from acclimate.runtime.engines.onnx_session import OnnxOptions, open_session
 
 Arrays = Mapping[str, NDArray[Any]]
 Call = Callable[[NDArray[Any]], Float]
-FOLDED = frozenset({"scale", "bias"})
+FOLD_DTYPES = {"scale": np.dtype(np.float32), "bias": np.dtype(np.int32)}
+FOLDED = frozenset(FOLD_DTYPES)
 """The inputs of `forward.onnx` that a graph can have as constants."""
 _SESSION_BYTES = 2**20
 """What ONNX Runtime's own tables of a session take, besides weights."""
@@ -183,8 +184,12 @@ def specialised(bundle: Bundle, options: OnnxOptions, arrays: Arrays) -> Call:
         arrays: of one session, as `forward.onnx` takes them: `scale [S]` float32 and `bias [S]` int32.
 
     Raises:
-        BundleError: ONNX Runtime cannot load the graph.
+        BundleError: ONNX Runtime cannot load the graph, or an array is of another type than its constants.
     """
+    for name, kind in FOLD_DTYPES.items():
+        # ONNX Runtime takes a constant of another type where it rewrites the operator that reads it.
+        if arrays[name].dtype != kind:
+            raise BundleError(f"{bundle.path / FROZEN_FILE}: {name} is {arrays[name].dtype}; it takes {kind}")
     settings = ort.SessionOptions()
     # ONNX Runtime refers to these and copies nothing: they live as long as the function that is returned.
     kept = {name: ort.OrtValue.ortvalue_from_numpy(value) for name, value in _constants(bundle, arrays).items()}

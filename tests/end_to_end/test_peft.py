@@ -25,6 +25,7 @@ from acclimate.export.trace import Preprocessing
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.client import Client, ClientError, ExportedSession, Session, read_seed, write_state
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
+from acclimate.runtime.engines.onnx_exact import EXACT, saturates
 from tests.end_to_end.daemons import Daemon, running
 from tests.runtime.test_cli import failure, run
 
@@ -251,6 +252,8 @@ def test_a_changed_file_of_weights_is_refused(bundle: Path, client: Client, tmp_
 def _session(path: Path) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3
+    if saturates():
+        options.add_session_config_entry(EXACT, "1")
     return ort.InferenceSession(str(path), options)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from safetensors.numpy import load
 
@@ -75,16 +74,16 @@ def test_every_graph_opens_from_the_folder_and_answers_as_before(graphs: BundleG
     for name, content in graphs.serialized().items():
         (tmp_path / name).write_bytes(content)
     inputs = tokens(8, seed=1)
-    opened = onnxruntime.InferenceSession(tmp_path / "frozen.onnx", providers=["CPUExecutionProvider"])
+    opened = session(tmp_path / "frozen.onnx")
     np.testing.assert_array_equal(first_output(opened, inputs), first_output(session(graphs.frozen), inputs))
     for name in ("forward", "observe", "vjp"):
-        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        session(tmp_path / f"{name}.onnx")
 
 
 def test_the_engine_answers_what_the_folder_answers(bundle: Path) -> None:
     inputs = tokens(8, seed=2)
     read = read_bundle(bundle)
-    opened = onnxruntime.InferenceSession(bundle / "frozen.onnx", providers=["CPUExecutionProvider"])
+    opened = session(bundle / "frozen.onnx")
     engine = OnnxEngine(read, OnnxOptions(intra_op_threads=1))
     np.testing.assert_array_equal(engine.frozen(inputs), first_output(opened, inputs))
     folded = engine.fold(engine.source.theta, engine.source.stats)
@@ -124,6 +123,6 @@ def test_a_merged_session_stands_alone(bundle: Path, tmp_path: Path) -> None:
     save_file(engine.source.parameters.unpack(theta), state, {"version": "3"})
     write_merged(bundle, state, out)
     inputs = tokens(8, seed=4)
-    opened = onnxruntime.InferenceSession(out, providers=["CPUExecutionProvider"])
+    opened = session(out)
     expected = engine.predict(inputs, engine.fold(theta, engine.source.stats))
     np.testing.assert_allclose(first_output(opened, inputs), expected, rtol=1e-6, atol=1e-6)
