@@ -31,6 +31,7 @@ class Guards:
         canary_tolerance: share of canary samples that the proposal may answer worse than the frozen model.
         canary_every: check the canaries at each n-th step of a session; 0 never.
         max_strikes: refusals in a row after which the session is restored to the source.
+        rows: samples of a session's batch whose answers the collapse guard compares, at most.
     """
 
     trust_radius: float = 0.5
@@ -38,6 +39,7 @@ class Guards:
     canary_tolerance: float = 0.1
     canary_every: int = 2
     max_strikes: int = 4
+    rows: int = 32
 
 
 def finite(state: State) -> Mask:

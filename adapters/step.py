@@ -8,8 +8,7 @@ The order is always: normalise, select, differentiate, move, check, decide.
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,89 +23,19 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Moved, Seen, only_where
 from acclimate.adapters.numerics import group_count
 from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.randomness import rank
 from acclimate.adapters.recipes.base import Recipe
-from acclimate.adapters.requests import Forward, Frozen, Gradient, Index, Reply, Request, Rows, Serve
+from acclimate.adapters.requests import Forward, Frozen, Reply, Request, Rows, Serve
+from acclimate.adapters.resting import rested, woven
 from acclimate.adapters.returning import go_back
 from acclimate.adapters.signals import SIGNALS
 from acclimate.adapters.source import Source
+from acclimate.adapters.stepped import Asked, Batch, StepResult
 from acclimate.adapters.watch import LEVELS, REASON
 
-Asking = Generator[Request, Reply, "StepResult"]
+__all__ = ["Asked", "Asking", "Batch", "StepResult", "adaptation_step"]
 
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Samples of several sessions.
-
-    Attributes:
-        inputs: `[B, ...]`.
-        group: `[B]` the session of each, as a row of the state.
-        labels: `[B]` true classes that arrived as feedback, -1 where none did; None: none at all.
-    """
-
-    inputs: NDArray[Any]
-    group: Index
-    labels: NDArray[np.int64] | None = None
-
-
-@dataclass(slots=True)
-class Asked:
-    """Rows that a step asked for: in float forward passes, in gradient passes, and of the quantized model."""
-
-    forward: int = 0
-    backward: int = 0
-    quantized: int = 0
-
-    def count(self, request: Request) -> None:
-        """Add a request's rows."""
-        match request:
-            case Forward(rows):
-                self.forward += len(rows)
-            case Gradient(rows):
-                self.backward += len(rows)
-            case Frozen(inputs) | Serve(inputs):
-                self.quantized += len(inputs)
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What came of a step, per session of the batch.
-
-    Attributes:
-        state: the state to store: the proposal where it was accepted, the old one plus a strike where not.
-        outcome: `[S]` `Outcome` numbers.
-        reason: `[S]` why the session goes back, a stable word: `strikes` (refused too often), or the reason of the
-            reset that was due; empty where it does not.
-        back_to: `[S]` the version of the checkpoint that `state` is at where the session goes back to one; where it
-            goes back and this is 0, whoever holds the session sets it to the source.
-        drift: `[S]` `Drift` numbers: what changed in the stream.
-        levels: `[S, 5]` the latest levels of the signals that are watched for it (`signals.py`).
-        logits: `[B, C]` answers to the batch, as the papers' code returns them: of the first forward pass, before
-            the update, normalised with the batch as the recipe blends it; or what the move answers instead; then
-            corrected by the recipe's output stage.
-        loss: `[S]` mean loss of the selected samples in nats, NaN-free (0 where none).
-        selected: `[S]` samples that took part in the gradient.
-        distance: `[S]` relative distance of the stored theta from the source.
-        asked: rows asked for in all, for the account of costs.
-    """
-
-    state: State
-    outcome: NDArray[np.int64]
-    reason: NDArray[np.str_]
-    back_to: NDArray[np.int64]
-    drift: NDArray[np.int64]
-    levels: Float
-    logits: Float
-    loss: Float
-    selected: NDArray[np.int64]
-    distance: Float
-    asked: Asked
-
-    @property
-    def restore(self) -> NDArray[np.bool_]:
-        """Sessions `[S]` that are to be set to the source."""
-        result: NDArray[np.bool_] = (self.reason != "") & (self.back_to == 0)
-        return result
+Asking = Generator[Request, Reply, StepResult]
 
 
 def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
@@ -114,7 +43,7 @@ def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) 
 
     Every session must own at least one row of the batch.
     """
-    asked, step = Asked(), _step(recipe, source, state, batch)
+    asked, step = Asked(), _paced(recipe, source, state, batch)
     try:
         request = next(step)
         while True:
@@ -123,6 +52,32 @@ def adaptation_step(recipe: Recipe, source: Source, state: State, batch: Batch) 
     except StopIteration as finished:
         result: StepResult = finished.value
         return replace(result, asked=asked)
+
+
+def _paced(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
+    """A step of the sessions that are awake; the others rest."""
+    if recipe.pace is None:
+        return (yield from _step(recipe, source, state, batch))
+    answers = batch.answers
+    if answers is None:
+        served = Serve(batch.inputs, state[THETA], state[STATS], batch.group)
+        answers = (yield from ask_outputs(served)).logits
+    paced = recipe.pace.choose(state, batch.inputs, answers, batch.group, batch.may)
+    state = state | paced.state
+    awake = np.flatnonzero(paced.awake)
+    resting = rested(source, state, answers, paced)
+    if len(awake) == 0:
+        return resting
+    seen = paced.awake[batch.group] & recipe.pace.looks_at(batch.group)
+    part, rows = batch.of(awake, seen)
+    stepped = yield from _step(recipe, source, {name: value[awake] for name, value in state.items()}, part)
+    result = woven(resting, stepped, awake, rows)
+    unseen = np.flatnonzero(paced.awake[batch.group] & ~seen)
+    if batch.answering and len(unseen):
+        # Answered like the others of their batch: before theta's update, with the statistics that it brought.
+        late = Serve(batch.inputs[unseen], state[THETA], result.state[STATS], batch.group[unseen])
+        result.logits[unseen] = (yield from ask_outputs(late)).logits
+    return result
 
 
 def _step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
@@ -138,7 +93,7 @@ def _step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
     if recipe.watch is not None:
         watched = recipe.watch.observe(source, state, outputs, batch_stats, batch.group, alpha)
     labels = np.full(len(rows), -1, np.int64) if batch.labels is None else batch.labels
-    seen = Seen(rows, outputs.logits, stats, batch_stats, labels, outputs.features)
+    seen = Seen(rows, outputs.logits, stats, batch_stats, labels, outputs.features, batch.answering)
     moved = _still(groups) if recipe.move is None else (yield from recipe.move.propose(source, state, seen))
     logits = outputs.logits if moved.answers is None else moved.answers
     corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group, outputs.features)
@@ -169,10 +124,12 @@ def _check(
     accuracy = np.zeros(groups, np.float32)
     verdicts = [(Outcome.ROLLED_BACK_NONFINITE, sound), (Outcome.ROLLED_BACK_TRUST_REGION, inside)]
     if healthy.any():
-        logits = yield from served_at(theta, stats, batch.inputs, batch.group, healthy)
-        frozen = yield from ask_outputs(Frozen(batch.inputs))
-        adapted_spread = guard.spread(logits, batch.group, groups)
-        frozen_spread = guard.spread(frozen.logits, batch.group, groups)
+        some = np.flatnonzero(rank(batch.group) < limits.rows)
+        inputs, group = batch.inputs[some], batch.group[some]
+        logits = yield from served_at(theta, stats, inputs, group, healthy)
+        frozen = yield from ask_outputs(Frozen(inputs))
+        adapted_spread = guard.spread(logits, group, groups)
+        frozen_spread = guard.spread(frozen.logits, group, groups)
         spread_ok = adapted_spread >= limits.collapse_ratio * frozen_spread
         verdicts.append((Outcome.ROLLED_BACK_COLLAPSE, spread_ok | ~healthy))
         scored = None if recipe.ring is None else recipe.ring.due(proposal)

@@ -86,7 +86,7 @@ class Sessions(Section):
     """What sessions may hold."""
 
     max_sessions: int = Field(10_000, ge=1, description="open sessions over all models, at most")
-    default_recipe: str = Field("eata", min_length=1, description="method of a session that chooses none")
+    default_recipe: str = Field("auto", min_length=1, description="method of a session that chooses none")
     remembered_answers: int = Field(1024, ge=0, description="answers per session that feedback can still name")
     buffer_rows: int = Field(
         256,

@@ -194,7 +194,9 @@ class Service:
         if session is None or not session.open:
             return
         if ticket.learn and session.cohort.recipe.learns:
-            self._parts.account.tallies[model].dropped += session.buffer.extend(ticket.inputs, ticket.request_id)
+            answers = None if session.cohort.recipe.pace is None else answer.logits
+            dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers)
+            self._parts.account.tallies[model].dropped += dropped
             if not self._parts.synchronous:
                 self._parts.learner.notify(session)
 

@@ -30,6 +30,7 @@ class Seen:
         batch_stats: `[S, Q]` the statistics of the batch alone, as the first forward pass found them.
         labels: `[B]` true classes that arrived as feedback, -1 where none did.
         features: `[B, D]` what the last linear layer saw; empty where the model has none.
+        answering: whether the step's answers will be read.
     """
 
     rows: Rows
@@ -38,6 +39,7 @@ class Seen:
     batch_stats: Float
     labels: NDArray[np.int64]
     features: Float
+    answering: bool = True
 
     @property
     def sessions(self) -> int:
@@ -82,6 +84,7 @@ def among(seen: Seen, sessions: Index) -> Seen:
         seen.batch_stats[sessions],
         seen.labels[keep],
         seen.features[keep] if len(seen.features) else seen.features,
+        seen.answering,
     )
 
 

@@ -9,8 +9,7 @@ most information about the input, `I = H(mean p) - mean H(p)`: sure answers, spr
 The stream's statistics are averaged over as many samples as the present domain has shown; when a batch lies much
 farther from that average than batches usually do, the domain has changed and the average starts over.
 
-Gradients are spent where they pay: at every step while a domain is new, at every so many once it has been seen for
-long and nothing drifts, so that a budget of adaptation time has something left when the stream changes again.
+Only the neighbours of the present blend are tried while a domain lasts; a new one is tried at all of them.
 """
 
 from __future__ import annotations
@@ -25,9 +24,11 @@ from acclimate.adapters.asking import ask_outputs
 from acclimate.adapters.bank import State
 from acclimate.adapters.fields import STATS, STEPS, THETA
 from acclimate.adapters.layout import Float
-from acclimate.adapters.moves.base import Moved, Seen, among
+from acclimate.adapters.moves.base import Moved, Seen, among, only_where
 from acclimate.adapters.moves.descent import Descent
 from acclimate.adapters.numerics import entropy, group_count, group_mean, softmax
+from acclimate.adapters.pacing import SINCE, Pace
+from acclimate.adapters.randomness import rank
 from acclimate.adapters.requests import Index, Reply, Request, Serve
 from acclimate.adapters.source import Source
 from acclimate.adapters.watch import REASON, Drift
@@ -35,7 +36,6 @@ from acclimate.adapters.watch import REASON, Drift
 DOMAIN = "auto.domain"
 COUNT = "auto.count"
 USUAL = "auto.usual_distance"
-AGE = "auto.age"
 ENTROPY = "auto.entropy"
 MARGINAL = "auto.marginal"
 CHOICE = "auto.choice"
@@ -52,17 +52,20 @@ class Shrinking:
         memory: samples that the average of a domain is worth at most.
         surprise: a batch this many times farther from the average than usual starts a new domain.
         patience: share of the evidence for each blend that a step keeps.
-        settle: samples of a domain, without drift, after which the descent rests.
-        rest: a resting session descends at each `rest`-th step; its statistics follow at all of them.
+        tie: nats of information that a larger share must win by: they are a noisy estimate, and where the source's
+            statistics do as well they also fit what the session was made for.
+        pace: when the session steps, which a new domain sets back.
+        judged: samples of a session's batch that blends are tried on, at most.
     """
 
     descent: Descent
+    pace: Pace
     blends: tuple[float, ...] = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)
     memory: float = 512.0
     surprise: float = 2.0
     patience: float = 0.7
-    settle: float = 16384.0
-    rest: int = 4
+    judged: int = 32
+    tie: float = 0.03
 
     def template(self, source: Source) -> State:
         """The domain's statistics, the evidence for each blend, and what filter and optimiser remember."""
@@ -71,7 +74,6 @@ class Shrinking:
             DOMAIN: source.stats.copy(),
             COUNT: np.zeros((), np.float32),
             USUAL: np.zeros((), np.float32),
-            AGE: np.zeros((), np.float32),
             ENTROPY: np.zeros(tried, np.float32),
             MARGINAL: np.zeros((tried, source.classes), np.float32),
             CHOICE: np.zeros((), np.int64),
@@ -82,10 +84,8 @@ class Shrinking:
         """Follow the domain, choose the blend, and descend at its statistics."""
         followed, changed = self._follow(source, state, seen)
         evidence, logits = yield from self._try_blends(source, state, seen, followed[DOMAIN], changed)
-        share = np.array(self.blends, np.float32)[evidence[CHOICE]][:, np.newaxis]
-        stats = (source.stats + share * (followed[DOMAIN] - source.stats)).astype(np.float32)
-        resting = (followed[AGE] >= self.settle) & (state[STEPS] % self.rest != 0)
-        moved = yield from self._descend(source, state, seen, np.flatnonzero(~resting))
+        stats = (source.stats + self._shares(evidence[CHOICE]) * (followed[DOMAIN] - source.stats)).astype(np.float32)
+        moved = yield from self._descend(source, state, seen, np.flatnonzero(followed[SINCE] == 0))
         return Moved(
             moved.state | followed | evidence | {STATS: stats},
             moved.loss,
@@ -94,61 +94,101 @@ class Shrinking:
             gradient=moved.gradient,
         )
 
-    def _descend(self, source: Source, state: State, seen: Seen, awake: Index) -> Generator[Request, Reply, Moved]:
+    def _descend(self, source: Source, state: State, seen: Seen, steep: Index) -> Generator[Request, Reply, Moved]:
         """The descent of the sessions at these places; the others ask for nothing."""
-        if len(awake) == seen.sessions:
+        if len(steep) == seen.sessions:
             return (yield from self.descent.propose(source, state, seen))
         loss, selected = np.zeros(seen.sessions, np.float32), np.zeros(seen.sessions, np.int64)
         gradient = np.zeros_like(state[THETA])
-        if len(awake) == 0:
+        if len(steep) == 0:
             return Moved({}, loss, selected, gradient=gradient)
-        part = {name: value[awake] for name, value in state.items()}
-        moved = yield from self.descent.propose(source, part, among(seen, awake))
-        loss[awake], selected[awake] = moved.loss, moved.selected
-        gradient[awake] = moved.gradient
+        part = {name: value[steep] for name, value in state.items()}
+        moved = yield from self.descent.propose(source, part, among(seen, steep))
+        loss[steep], selected[steep] = moved.loss, moved.selected
+        gradient[steep] = moved.gradient
         fields = {name: state[name].copy() for name in moved.state}
         for name, value in moved.state.items():
-            fields[name][awake] = value
+            fields[name][steep] = value
         return Moved(fields, loss, selected, gradient=gradient)
 
     def _follow(self, source: Source, state: State, seen: Seen) -> tuple[State, NDArray[np.bool_]]:
         """The domain's statistics after this batch, and which sessions `[S]` are in a new domain."""
         rows = group_count(seen.rows.group, seen.sessions).astype(np.float32)
         count, usual = state[COUNT], state[USUAL]
-        distance = _distance(source, seen.batch_stats, state[DOMAIN])
+        held = np.clip(count, 1, self.memory)
+        # Two averages of one domain lie apart by their errors, which fall with the samples of each.
+        distance = _distance(source, seen.batch_stats, state[DOMAIN]) / (1 / rows + 1 / held)
         changed = (count == 0) | ((usual > 0) & (distance > self.surprise * usual))
         known = np.where(changed, 0, np.minimum(count, self.memory))
         gain = (rows / (rows + known))[:, np.newaxis].astype(np.float32)
         domain = state[DOMAIN] + gain * (seen.batch_stats - state[DOMAIN])
         drifted = state[REASON] != Drift.NONE if REASON in state else False
         steady = np.where(usual > 0, 0.8 * usual + 0.2 * distance, distance)
-        return {
+        anew = only_where(changed | drifted, self.pace.begun(rows), state)
+        # Not to lose the gradient that was due in any case.
+        anew[SINCE] = np.minimum(anew[SINCE], state[SINCE])
+        return anew | {
             DOMAIN: domain.astype(np.float32),
-            COUNT: (known + rows).astype(np.float32),
-            AGE: (np.where(changed | drifted, 0, state[AGE]) + rows).astype(np.float32),
-            # The first distance within a domain is measured from a single batch, so it is not usual yet.
-            USUAL: np.where(changed, usual, steady).astype(np.float32),
+            # The first batch of a domain may still hold the end of the one before.
+            COUNT: np.where(changed, rows / 4, known + rows).astype(np.float32),
+            # Of a new domain nothing is usual yet.
+            USUAL: np.where(changed, 0, steady).astype(np.float32),
         }, changed
 
     def _try_blends(
         self, source: Source, state: State, seen: Seen, domain: Float, changed: NDArray[np.bool_]
     ) -> Generator[Request, Reply, tuple[State, Float]]:
         """Evidence for every blend with this batch in it, the best blend, and the answers `[B, C]` it gives."""
-        group, sessions = seen.rows.group, seen.sessions
-        answers, mean_entropy, marginal = [], [], []
-        for share in self.blends:
-            stats = source.stats + np.float32(share) * (domain - source.stats)
-            outputs = yield from ask_outputs(Serve(seen.rows.inputs, state[THETA], stats, group))
-            answers.append(outputs.logits)
-            mean_entropy.append(group_mean(entropy(outputs.logits), group, sessions))
-            marginal.append(group_mean(softmax(outputs.logits), group, sessions))
+        group, rows = seen.rows.group, len(seen.rows)
+        judged = rank(group) < self.judged
+        # The present blend, and the one above or below it in turn.
+        side = state[CHOICE] + np.where(state[STEPS] % 2 == 0, 1, -1)
+        places = np.arange(len(self.blends))
+        near = (places == state[CHOICE][:, np.newaxis]) | (places == side[:, np.newaxis])
+        tried = near | changed[:, np.newaxis]
         keep = np.where(changed, 0.0, self.patience).astype(np.float32)
-        ent = _mixed(state[ENTROPY], np.stack(mean_entropy, axis=1), keep[:, np.newaxis])
-        mar = _mixed(state[MARGINAL], np.stack(marginal, axis=1), keep[:, np.newaxis, np.newaxis])
-        information = -(mar * np.log(np.maximum(mar, np.float32(1e-12)))).sum(axis=2) - ent
-        choice = information.argmax(axis=1)
-        logits = np.stack(answers)[choice[group], np.arange(len(group))]
-        return {ENTROPY: ent, MARGINAL: mar, CHOICE: choice.astype(np.int64)}, logits
+        evidence = {ENTROPY: state[ENTROPY].copy(), MARGINAL: state[MARGINAL].copy()}
+        answers = np.zeros((len(self.blends), rows, source.classes), np.float32)
+        for place in places.tolist():
+            asked = np.flatnonzero(tried[group, place] & judged)
+            if len(asked):
+                answers[place, asked] = yield from self._at(source, state, seen, domain, self._shares(place), asked)
+                self._weigh(evidence, place, answers[place, asked], group[asked], tried[:, place], keep)
+        marginal = evidence[MARGINAL]
+        spread = -(marginal * np.log(np.maximum(marginal, np.float32(1e-12)))).sum(axis=2)
+        information = np.where(tried, spread - evidence[ENTROPY], -np.inf)
+        # The first of those that are as good as the best.
+        choice = (information >= information.max(axis=1, keepdims=True) - self.tie).argmax(axis=1)
+        logits = answers[choice[group], np.arange(rows)]
+        rest = np.flatnonzero(~judged)
+        if seen.answering and len(rest):
+            logits[rest] = yield from self._at(source, state, seen, domain, self._shares(choice), rest)
+        return evidence | {CHOICE: choice.astype(np.int64)}, logits
+
+    def _shares(self, choice: int | NDArray[np.int64]) -> Float:
+        """Shares `[S, 1]`, or `[1, 1]` for all alike, of these choices."""
+        return np.atleast_1d(np.array(self.blends, np.float32)[choice])[:, np.newaxis]
+
+    def _at(
+        self, source: Source, state: State, seen: Seen, domain: Float, share: Float, asked: Index
+    ) -> Generator[Request, Reply, Float]:
+        """Answers `[b, C]` of the quantized model to the rows `asked [b]`, at a share of the domain's statistics."""
+        stats = source.stats + share * (domain - source.stats)
+        rows = seen.rows
+        outputs = yield from ask_outputs(Serve(rows.inputs[asked], state[THETA], stats, rows.group[asked]))
+        return outputs.logits
+
+    def _weigh(
+        self, evidence: State, place: int, logits: Float, group: Index, tried: NDArray[np.bool_], keep: Float
+    ) -> None:
+        """Add the answers `[b, C]` at one blend to the evidence for it, in the sessions where it was tried."""
+        sessions = len(tried)
+        new_entropy = group_mean(entropy(logits), group, sessions)
+        new_marginal = group_mean(softmax(logits), group, sessions)
+        old_entropy, old_marginal = evidence[ENTROPY][:, place], evidence[MARGINAL][:, place]
+        evidence[ENTROPY][:, place] = np.where(tried, _mixed(old_entropy, new_entropy, keep), old_entropy)
+        mixed = _mixed(old_marginal, new_marginal, keep[:, np.newaxis])
+        evidence[MARGINAL][:, place] = np.where(tried[:, np.newaxis], mixed, old_marginal)
 
 
 def _mixed(old: Float, new: Float, keep: Float) -> Float:

@@ -11,6 +11,7 @@ from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.moves import Move
 from acclimate.adapters.outputs import AsIs, OutputStage
+from acclimate.adapters.pacing import Pace
 from acclimate.adapters.restoration import CheckpointRing, Reset
 from acclimate.adapters.source import Source
 from acclimate.adapters.statistics import Blend, Statistics
@@ -32,6 +33,7 @@ class Recipe:
         ring: checkpoints to go back to, or None: it goes back to the source.
         reads_labels: whether true classes that arrive as feedback change what is learnt.
         watch: what tells drift of the stream from what the steps see, or None.
+        pace: when a session steps at all, or None: whenever it has gathered a batch.
         answers_late: whether a request is answered by a step over its own samples, and not learnt from afterwards.
     """
 
@@ -44,6 +46,7 @@ class Recipe:
     resets: tuple[Reset, ...] = ()
     ring: CheckpointRing | None = None
     watch: Watch | None = field(default_factory=Watch)
+    pace: Pace | None = None
     reads_labels: bool = False
     answers_late: bool = False
 
@@ -66,4 +69,6 @@ def template(recipe: Recipe, source: Source) -> State:
         state |= recipe.watch.template(source)
     if recipe.ring is not None:
         state |= recipe.ring.template(source)
+    if recipe.pace is not None:
+        state |= recipe.pace.template()
     return state if recipe.move is None else state | recipe.move.template(source)

@@ -145,6 +145,10 @@ Where a recipe is less, or other, than its paper:
 - `cafa`: the classes share one covariance, and its 64 leading directions are kept.
 - `t3a` and `cafa` need a bundle with features (`docs/bundle-format.md`); one without is refused.
 - `lame`, `label_shift`, `t3a` and `roid` correct answers in an output stage: the answers of a step have passed it.
+- `auto` rests: `eager` samples of a new domain are all looked at; then a step follows when the domain has grown by the
+  share `growth`, after `longest` samples at most, for a gradient after every `every` samples, and at once when the
+  inputs or the answers have changed by `alarm` standard errors. A step looks at `look` samples of its batch. A session
+  that cannot pay when its stream has changed goes back to the source, reason `starved`.
 - `supervised`, `tempo`: without feedback the first learns nothing and the second is `eata` to the bit.
 
 Random views and masks are functions of the recipe's `seed`, the session's step and the sample's place in it, so a

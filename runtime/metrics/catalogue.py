@@ -118,7 +118,8 @@ MODEL = (
     ),
     ModelMetric(
         "restorations_total", "counter", "Sessions taken back to a checkpoint or to the source, by reason.",
-        lambda m: m.restorations, "reason", ("strikes", "drift", "canary", "collapse", "periodic", "recovery"),
+        lambda m: m.restorations, "reason",
+        ("strikes", "starved", "drift", "canary", "collapse", "periodic", "recovery"),
     ),
     ModelMetric(
         "drift_level_max_ratio", "gauge", "Highest level among open sessions of each signal that tells drift; 0 is the "

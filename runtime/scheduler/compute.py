@@ -18,13 +18,15 @@ from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.sessions.cohort import Cohort
 
+CHANGED = (Outcome.APPLIED, Outcome.SKIPPED_NOT_SELECTED)
+
 
 @dataclass(frozen=True, slots=True)
 class Computed:
-    """A step's result, what will serve each of its sessions, and the milliseconds it took."""
+    """A step's result, what will serve each of its sessions that changed, and the milliseconds it took."""
 
     result: StepResult
-    folded: list[Folded]
+    folded: list[Folded | None]
     ms: float
 
 
@@ -42,14 +44,14 @@ def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -
             run_step(adaptation_step(recipe, engine.source, *_only(state, batch, i)), engine, slicing)
             for i in range(len(result.outcome))
         ])  # fmt: skip
-    folded = [engine.fold(theta, stats) for theta, stats in zip(result.state[THETA], result.state[STATS], strict=True)]
+    changed = np.isin(result.outcome, CHANGED) | (result.back_to > 0)
+    served = zip(changed, result.state[THETA], result.state[STATS], strict=True)
+    folded = [engine.fold(theta, stats) if anew else None for anew, theta, stats in served]
     return Computed(result, folded, (time.perf_counter() - started) * 1e3)
 
 
 def _only(state: State, batch: Batch, session: int) -> tuple[State, Batch]:
-    keep = np.flatnonzero(batch.group == session)
-    labels = None if batch.labels is None else batch.labels[keep]
-    return one_session(state, session), Batch(batch.inputs[keep], np.zeros(len(keep), np.intp), labels)
+    return one_session(state, session), batch.of(np.array([session]))[0]
 
 
 def one_session(state: State, session: int) -> State:

@@ -27,7 +27,7 @@ from acclimate.adapters.step import Batch, StepResult
 from acclimate.adapters.watch import Drift
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.scheduler import costs
-from acclimate.runtime.scheduler.compute import Computed, compute_step, one_session
+from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, one_session
 from acclimate.runtime.scheduler.deadline import OutOfTime, until
 from acclimate.runtime.scheduler.drive import Slicing
 from acclimate.runtime.scheduler.report import StepReport, undone
@@ -38,7 +38,8 @@ from acclimate.runtime.sessions.session import Session
 log = structlog.stdlib.get_logger("acclimate.learner")
 
 NICENESS = 10
-CHANGED = (Outcome.APPLIED, Outcome.SKIPPED_NOT_SELECTED)
+# What a step costs, these sessions have no part in.
+RESTED = (Outcome.SKIPPED_RESTING, Outcome.SKIPPED_BUDGET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,9 @@ class Learner:
         """One step over sessions of one cohort, each due: take their samples, pay, compute, commit, report."""
         rows = sessions[0].cohort.recipe.batch_rows
         gathered = {session.key: session.buffer.take(rows) for session in sessions}
-        paying = self._paying(sessions, rows)
+        # A recipe with a pace looks at what it gathers, and may rest; only then it is known who has to pay.
+        paced = sessions[0].cohort.recipe.pace is not None
+        paying = sessions if paced else self._paying(sessions, rows)
         if paying:
             await self._take_step(paying, [gathered[session.key] for session in paying])
 
@@ -181,10 +184,15 @@ class Learner:
         if SERVING in state:
             state[SERVING] = np.array([s.version for s in sessions], np.int64)
         epochs = [s.epoch for s in sessions]
+        answers = [own.answers for own in gathered if own.answers is not None]
+        estimate = self._cost(cohort).estimate(rows)
         batch = Batch(
             np.concatenate([own.inputs for own in gathered]),
             np.repeat(np.arange(len(sessions)), rows),
             np.concatenate([own.labels for own in gathered]),
+            np.concatenate(answers) if len(answers) == len(gathered) else None,
+            answering=cohort.recipe.answers_late,
+            may=np.array([self._afford(session, estimate) for session in sessions]),
         )
         for session in sessions:
             session.stepping = True
@@ -211,8 +219,11 @@ class Learner:
 
     def _commit(self, sessions: list[Session], epochs: list[int], computed: Computed, rows: int) -> None:
         result, cohort = computed.result, sessions[0].cohort
-        share = self._charge(cohort, computed, len(sessions), rows)
+        rested = np.isin(result.outcome, RESTED)
+        estimate, awake = self._cost(cohort).estimate(rows), int((~rested).sum())
+        paid = self._charge(cohort, computed, awake, rows) if awake else 0.0
         for i, (session, epoch) in enumerate(zip(sessions, epochs, strict=True)):
+            share = 0.0 if rested[i] else paid
             before = session.version
             stale = session.epoch != epoch
             outcome = Outcome.SKIPPED_STALE if stale else Outcome(int(result.outcome[i]))
@@ -223,8 +234,8 @@ class Learner:
                 session.drift = tuple(float(level) for level in result.levels[i])
             if restored and not result.back_to[i]:
                 session.restore()
-            elif restored or outcome in CHANGED:
-                session.commit(computed.folded[i], float(result.distance[i]))
+            elif not stale and (folded := computed.folded[i]) is not None:
+                session.commit(folded, float(result.distance[i]))
             self._report(
                 StepReport(
                     session=session,
@@ -235,8 +246,8 @@ class Learner:
                     drift=drift,
                     samples=rows,
                     selected=int(result.selected[i]),
-                    forward_rows=(result.asked.forward + result.asked.quantized) / len(sessions),
-                    ms=share,
+                    forward_rows=0.0 if rested[i] else (result.asked.forward + result.asked.quantized) / awake,
+                    ms=estimate if outcome is Outcome.SKIPPED_BUDGET else share,
                 )
             )
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.adapters.layout import Float
 from acclimate.runtime.errors import InvalidArgument
 
 SETTLED = -1
@@ -21,19 +22,21 @@ UNKNOWN = -1
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One row of a request `key`, its true class or -1."""
+    """One row of a request `key`, what it was answered `[C]` where that is kept, and its true class or -1."""
 
     values: NDArray[Any]
     key: Key
+    answer: Float | None = None
     label: int = UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Samples `[B, ...]` for a step, and their true classes `[B]`, -1 where none has arrived."""
+    """Samples `[B, ...]` for a step, their true classes `[B]`, -1 where none has arrived, and answers `[B, C]`."""
 
     inputs: NDArray[Any]
     labels: NDArray[np.int64]
+    answers: Float | None = None
 
 
 class SampleBuffer:
@@ -61,13 +64,14 @@ class SampleBuffer:
         """Bytes of all samples held, those kept for a label too."""
         return self._bytes * (len(self) + len(self._unlabelled))
 
-    def extend(self, inputs: NDArray[Any], request_id: str = "") -> int:
-        """Add rows `[B, ...]`; returns how many old ones fell out to make room."""
+    def extend(self, inputs: NDArray[Any], request_id: str = "", answers: Float | None = None) -> int:
+        """Add rows `[B, ...]`, with their answers `[B, C]` or none; returns how many old ones fell out to make room."""
         for row, values in enumerate(inputs):
-            number, sample = next(self._arrivals), Sample(np.array(values), (request_id, row))
+            answer = None if answers is None else np.array(answers[row])
+            number, sample = next(self._arrivals), Sample(np.array(values), (request_id, row), answer)
             self._fresh[number] = sample
             self._place[sample.key] = number
-            self._bytes = sample.values.nbytes
+            self._bytes = sample.values.nbytes + (0 if answer is None else answer.nbytes)
         dropped = max(0, len(self._fresh) - self._capacity)
         for _ in range(dropped):
             self._oldest()
@@ -96,7 +100,12 @@ class SampleBuffer:
                 self._unlabelled.move_to_end(sample.key)
         while len(self._unlabelled) > self._kept:
             self._unlabelled.popitem(last=False)
-        return Gathered(np.stack([s.values for s in taken]), np.array([s.label for s in taken], np.int64))
+        kept = [s.answer for s in taken if s.answer is not None]
+        return Gathered(
+            np.stack([s.values for s in taken]),
+            np.array([s.label for s in taken], np.int64),
+            np.stack(kept) if len(kept) == rows > 0 else None,
+        )
 
     def clear(self) -> None:
         """Forget all of them."""

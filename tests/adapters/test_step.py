@@ -100,7 +100,7 @@ def test_an_empty_selection_moves_statistics_but_neither_theta_nor_momentum() ->
     result = step(chosen, state, stream(6, 16), np.zeros(16, np.intp), asked=asked)
     assert result.outcome[0] == Outcome.SKIPPED_NOT_SELECTED
     assert rows_of(asked, Gradient) == []
-    kept = [key for key in state if not key.startswith("drift.")]
+    kept = [key for key in state if not key.startswith(("drift.", "pace."))]
     moved = {key for key in kept if not np.array_equal(state[key], result.state[key])}
     assert moved == {STATS, STEPS}
 
@@ -121,7 +121,7 @@ def test_a_nan_gradient_rolls_back_its_own_session_only(name: str) -> None:
     result = step(chosen, state, stream(7, 32), TWO, twist=nan_gradients)
     assert list(result.outcome) == [Outcome.ROLLED_BACK_NONFINITE, Outcome.APPLIED]
     np.testing.assert_array_equal(result.state[STRIKES], [1, 0])
-    for key in [key for key in set(state) - {STRIKES, STEPS} if not key.startswith("drift.")]:
+    for key in [key for key in set(state) - {STRIKES, STEPS} if not key.startswith(("drift.", "pace."))]:
         np.testing.assert_array_equal(result.state[key][0], state[key][0], err_msg=key)
     assert np.isfinite(result.state[THETA]).all()
 

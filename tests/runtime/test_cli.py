@@ -105,7 +105,7 @@ def test_sessions_of_a_running_daemon() -> None:
         assert [view["session_id"] for view in json.loads(listed.stdout)] == [created.session_id]
         assert "cam-0" in run("session", "list", *target, "--model", MODEL).stdout
         view = json.loads(run("session", "get", f"models/{MODEL}/sessions/cam-0", *target, "--json").stdout)
-        assert (view["recipe"], view["budget"]["capacity_ms"]) == ("eata", 2000.0)
+        assert (view["recipe"], view["budget"]["capacity_ms"]) == ("auto", 2000.0)
         assert run("session", "reset", f"{MODEL}/cam-0", *target).returncode == 0
         code, line = failure(run("session", "get", f"{MODEL}/none", *target))
         assert code == 1

@@ -1,0 +1,132 @@
+"""When a session looks at its stream at all: often while a domain is new, seldom once it is known.
+
+A step costs many times what answering its samples cost. Between steps a session rests, and all that is looked at are
+a sketch of its inputs (`sketch.py`) and the entropy of the answers that they were given anyway: where one of these
+leaves the level it has had since the last step, the stream has changed and the session wakes. A move that finds a new
+domain says so by setting `AGE` to the samples that it has of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.adapters.bank import State
+from acclimate.adapters.layout import Float
+from acclimate.adapters.numerics import entropy, group_count, group_mean
+from acclimate.adapters.randomness import rank
+from acclimate.adapters.requests import Index
+from acclimate.adapters.sketch import SIZE, sketch
+
+SINCE = "pace.since"
+"""`[S]` float32: samples since the last gradient; 0 tells the step that takes one."""
+AGE = "pace.age"
+"""`[S]` float32: samples since the domain was found to be new."""
+DUE = "pace.due"
+"""`[S]` float32: the age at which the next step is taken."""
+LEVEL = "pace.level"
+VARIANCE = "pace.variance"
+KNOWN = "pace.known"
+
+
+@dataclass(frozen=True, slots=True)
+class Paced:
+    """Which sessions `[S]` step, which would have but cannot pay, and the fields of the state after these samples.
+
+    `lost` are those of the latter whose stream has changed: what they learnt is of another one.
+    """
+
+    awake: NDArray[np.bool_]
+    denied: NDArray[np.bool_]
+    lost: NDArray[np.bool_]
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Steps at every batch of a new domain, then at ages that grow geometrically.
+
+    Attributes:
+        eager: samples of a domain through which every batch is a step.
+        growth: afterwards a step is due when the domain has grown by this share since the last one.
+        longest: samples between two steps, at most.
+        every: samples for each of which a gradient is taken, once a domain is known.
+        surprise: standard errors by which the mean of a batch may differ from its level.
+        look: samples of a session's batch that a step looks at, at most: a step's cost grows with them, what it finds
+            with their root.
+        least: by how much it has to differ besides, in nats of entropy or as a share of what is sketched: frames of
+            one scene differ so little that a standard error is nothing.
+    """
+
+    eager: float
+    growth: float
+    longest: float
+    every: float
+    surprise: float
+    look: int
+    least: float = 0.1
+
+    def template(self) -> State:
+        """Nothing known, a step due at once; levels and variances `[8]` are of the entropy and the sketch."""
+        own: State = {name: np.zeros((), np.float32) for name in (AGE, DUE, SINCE, KNOWN)}
+        return own | {name: np.zeros(1 + SIZE, np.float32) for name in (LEVEL, VARIANCE)}
+
+    def choose(
+        self, state: State, inputs: NDArray[Any], answers: Float, group: Index, may: NDArray[np.bool_] | None = None
+    ) -> Paced:
+        """Who steps of those that `may [S]`, after `answers [B, C]` to `inputs [B, ...]` of sessions `group [B]`."""
+        sessions = len(state[AGE])
+        rows = group_count(group, sessions).astype(np.float32)
+        seen = np.concatenate([entropy(answers)[:, np.newaxis], sketch(inputs)], axis=1)
+        level = group_mean(seen, group, sessions)
+        variance = group_mean((seen - level[group]) ** 2, group, sessions)
+        # A batch with a NaN in it is for the guards of a step to refuse; remembered, it would stay for ever.
+        broken = ~np.isfinite(level + variance).all(axis=1)
+        level = np.where(broken[:, np.newaxis], state[LEVEL], level)
+        variance = np.where(broken[:, np.newaxis], state[VARIANCE], variance)
+        known = state[KNOWN]
+        off = np.abs(level - state[LEVEL])
+        error = np.sqrt(_per(variance, rows) + _per(state[VARIANCE], known))
+        surprised = (known > 0) & ((off > self.surprise * error) & (off > self.least)).any(axis=1)
+        age = state[AGE] + rows
+        since = state[SINCE] + rows
+        wanted = surprised | broken | (age >= state[DUE]) | (since >= self.every)
+        awake = wanted if may is None else wanted & may
+        # After a step other parameters answer, so what was known of their answers' entropy counts no more.
+        known = np.where(awake, 0, known)
+        gain = (rows / np.maximum(known + rows, 1))[:, np.newaxis]
+        fields = {
+            AGE: age,
+            SINCE: np.where(awake & ((age <= self.eager) | (since >= self.every)), 0, since),
+            DUE: np.where(awake, self._next(age), state[DUE]),
+            LEVEL: state[LEVEL] + gain * (level - state[LEVEL]),
+            VARIANCE: state[VARIANCE] + gain * (variance - state[VARIANCE]),
+            KNOWN: known + rows,
+        }
+        denied, state = wanted & ~awake, {name: value.astype(np.float32) for name, value in fields.items()}
+        return Paced(awake, denied, denied & surprised, state)
+
+    def looks_at(self, group: Index) -> NDArray[np.bool_]:
+        """Which samples `[B]` a step of their session looks at: evenly spaced ones."""
+        every = -(-np.bincount(group) // self.look)
+        result: NDArray[np.bool_] = rank(group) % np.maximum(every, 1)[group] == 0
+        return result
+
+    def _next(self, age: Float) -> Float:
+        """The age at which a session that steps now is due again."""
+        gap = np.where(age < self.eager, 0, np.minimum(self.growth * age, self.longest))
+        result: Float = (age + gap).astype(np.float32)
+        return result
+
+    def begun(self, rows: Float) -> State:
+        """The fields of sessions whose domain began with these `rows [S]`."""
+        new = rows <= self.eager
+        return {AGE: rows.astype(np.float32), DUE: self._next(rows), SINCE: np.where(new, 0, rows).astype(np.float32)}
+
+
+def _per(variance: Float, rows: Float) -> Float:
+    result: Float = (variance / np.maximum(rows, 1)[:, np.newaxis]).astype(np.float32)
+    return result
