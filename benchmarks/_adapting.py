@@ -12,6 +12,7 @@ from acclimate.adapters.bank import SessionBank
 from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.layout import Float
 from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.randomness import keys, uniform
 from acclimate.adapters.recipes import Recipe, template
 from acclimate.adapters.step import Batch, StepResult, adaptation_step
 from acclimate.runtime.engines.base import Engine, Folded
@@ -32,13 +33,15 @@ class Protocol:
         batch: images per request of a session.
         answer_with_batch: answer with the step's own first pass instead of what the session serves.
         reset: back to the source at the start of each shift.
-        sessions: 1, or 0 for one session per shift, all of them playing at once.
+        feedback: share of the images whose true class arrives in time for the step that learns from them.
+        sessions: how many share the stream, each a run of it and all of them at once; 0 for one per shift.
     """
 
     batch: int
     answer_with_batch: bool
     reset: bool
     sessions: int
+    feedback: float = 0.0
 
 
 class Adapting:
@@ -58,6 +61,8 @@ class Adapting:
         wrong = np.zeros(len(stream.y), np.bool_)
         if self.protocol.sessions == 0:
             return self.play(stream, [np.flatnonzero(stream.shift == number) for number in range(len(stream.names))])
+        if self.protocol.sessions > 1:
+            return self.play(stream, np.array_split(np.arange(len(stream.y)), self.protocol.sessions))
         blocks = [np.arange(len(stream.y))]
         if self.protocol.reset:
             blocks = [np.flatnonzero(stream.shift == number) for number in range(len(stream.names))]
@@ -83,25 +88,28 @@ class Adapting:
         """Requests of `batch` images, one per lane and turn; a step whenever `batch_rows` have gathered."""
         waiting: list[NDArray[np.intp]] = [np.empty(0, np.intp) for _ in lanes]
         rows = self.recipe.batch_rows
+        answers = np.zeros((len(stream.y), len(self.engine.manifest.classes)), np.float32)
         folded = [self._folded(row) for row in self.rows[: len(lanes)]]
         for turn in batches(max(len(lane) for lane in lanes), self.protocol.batch):
             for lane, index in enumerate(lanes):
                 request = index[turn]
                 if not self.protocol.answer_with_batch or rows == 0:
-                    answers = self.engine.predict(stream.x[request], folded[lane]).argmax(axis=1)
-                    wrong[request] = answers != stream.y[request]
+                    answers[request] = self.engine.predict(stream.x[request], folded[lane])
+                    wrong[request] = answers[request].argmax(axis=1) != stream.y[request]
                 waiting[lane] = np.concatenate([waiting[lane], request])
             last = turn.stop >= max(len(lane) for lane in lanes)
             while rows and (due := self._due(waiting, last)):
                 batch = [waiting[lane][:rows] for lane in due]
                 for lane in due:
                     waiting[lane] = waiting[lane][rows:]
-                result = self._step([self.rows[lane] for lane in due], stream, batch)
+                known = None if self.protocol.answer_with_batch else answers[np.concatenate(batch)]
+                result = self._step([self.rows[lane] for lane in due], stream, batch, known)
                 if self.protocol.answer_with_batch:
                     taken = np.concatenate(batch)
                     wrong[taken] = result.logits.argmax(axis=1) != stream.y[taken]
-                for lane in due:
-                    folded[lane] = self._folded(self.rows[lane])
+                for lane, outcome in zip(due, result.outcome, strict=True):
+                    if outcome != Outcome.SKIPPED_RESTING:
+                        folded[lane] = self._folded(self.rows[lane])
 
     def _due(self, waiting: list[NDArray[np.intp]], last: bool) -> list[int]:
         """Lanes with enough images, or, where a batch is answered by its step, with any at the stream's end."""
@@ -109,23 +117,34 @@ class Adapting:
         due = [lane for lane, gathered in enumerate(waiting) if len(gathered) >= least]
         return due[: max(1, STEP_ROWS // self.recipe.batch_rows)]
 
-    def _step(self, rows: list[int], stream: Images, batch: list[NDArray[np.intp]]) -> StepResult:
+    def _step(
+        self, rows: list[int], stream: Images, batch: list[NDArray[np.intp]], answers: Float | None
+    ) -> StepResult:
         group = np.repeat(np.arange(len(rows)), [len(part) for part in batch])
         inputs = stream.x[np.concatenate(batch)]
-        step = adaptation_step(self.recipe, self.engine.source, self.bank.gather(rows), Batch(inputs, group))
+        labels = self._feedback(stream, np.concatenate(batch))
+        asked = Batch(inputs, group, labels, answers, answering=answers is None)
+        step = adaptation_step(self.recipe, self.engine.source, self.bank.gather(rows), asked)
         result = run_step(step, self.engine, WHOLE)
         self.bank.scatter(rows, result.state)
         for row, restore in zip(rows, result.restore, strict=True):
             if restore:
                 self.bank.reset(row)
-        self.steps += len(rows)
+        self.steps += int((result.outcome != Outcome.SKIPPED_RESTING).sum())
         self.restorations += int(result.restore.sum())
-        self.rollbacks += int((result.outcome >= Outcome.ROLLED_BACK_NONFINITE).sum())
+        self.rollbacks += sum(Outcome(int(one)).kind == "rolled_back" for one in result.outcome)
         self.forward_rows += result.asked.forward
         self.backward_rows += result.asked.backward
         self.quantized_rows += result.asked.quantized
         self.selected += int(result.selected.sum())
         return result
+
+    def _feedback(self, stream: Images, taken: NDArray[np.intp]) -> NDArray[np.int64] | None:
+        """True classes of the images that feedback names, -1 of the others; the same images on every run."""
+        if not self.protocol.feedback:
+            return None
+        drawn = uniform(keys(0, taken), 1)[:, 0]
+        return np.where(drawn < self.protocol.feedback, stream.y[taken], -1).astype(np.int64)
 
     def _folded(self, row: int) -> Folded:
         return self.engine.fold(self.bank.view(THETA, row), self.bank.view(STATS, row))
