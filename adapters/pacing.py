@@ -27,6 +27,8 @@ AGE = "pace.age"
 """`[S]` float32: samples since the domain was found to be new."""
 DUE = "pace.due"
 """`[S]` float32: the age at which the next step is taken."""
+SURPRISED = "pace.surprised"
+"""`[S]` bool: whether the latest batch was unlike those before it."""
 LEVEL = "pace.level"
 VARIANCE = "pace.variance"
 KNOWN = "pace.known"
@@ -72,6 +74,7 @@ class Pace:
     def template(self) -> State:
         """Nothing known, a step due at once; levels and variances `[8]` are of the entropy and the sketch."""
         own: State = {name: np.zeros((), np.float32) for name in (AGE, DUE, SINCE, KNOWN)}
+        own[SURPRISED] = np.zeros((), np.bool_)
         return own | {name: np.zeros(1 + SIZE, np.float32) for name in (LEVEL, VARIANCE)}
 
     def choose(
@@ -107,7 +110,7 @@ class Pace:
             KNOWN: known + rows,
         }
         denied, state = wanted & ~awake, {name: value.astype(np.float32) for name, value in fields.items()}
-        return Paced(awake, denied, denied & surprised, state)
+        return Paced(awake, denied, denied & surprised, state | {SURPRISED: surprised})
 
     def looks_at(self, group: Index) -> NDArray[np.bool_]:
         """Which samples `[B]` a step of their session looks at: evenly spaced ones."""

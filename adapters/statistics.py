@@ -29,6 +29,10 @@ class Statistics(Protocol):
     def move(self, stats: Float, batch_stats: Float, alpha: Float) -> Float:
         """Statistics `[S, Q]` to serve with, from those of `base` and of the batch."""
 
+    @property
+    def rereads(self) -> bool:
+        """Whether the step's answers are those of a second pass, with the statistics that the first has moved."""
+
 
 @dataclass(frozen=True, slots=True)
 class Blend:
@@ -49,6 +53,11 @@ class Blend:
     def move(self, stats: Float, batch_stats: Float, alpha: Float) -> Float:
         """New running statistics `[S, Q]`."""
         return _mixed(stats, batch_stats, alpha)
+
+    @property
+    def rereads(self) -> bool:
+        """No."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +82,39 @@ class Running:
         """New running statistics `[S, Q]`."""
         return _mixed(stats, batch_stats, alpha)
 
+    @property
+    def rereads(self) -> bool:
+        """No."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class TrainMode:
+    """A pass in train mode, whose layers normalise with the batch alone, moves running statistics by `momentum`.
+
+    A second pass, in evaluation mode, answers (public code for batch normalisation's running statistics at test time).
+    What a deep layer measures so is not what it sees in the second pass: `Running` measures the latter.
+    """
+
+    momentum: float
+
+    def alpha(self, rows: NDArray[np.int64]) -> Float:
+        """The batch alone."""
+        return np.ones(len(rows), np.float32)
+
+    def base(self, stats: Float, source: Float) -> Float:
+        """The session's own."""
+        return stats
+
+    def move(self, stats: Float, batch_stats: Float, alpha: Float) -> Float:
+        """New running statistics `[S, Q]`."""
+        return _mixed(stats, batch_stats, np.float32(self.momentum) * alpha)
+
+    @property
+    def rereads(self) -> bool:
+        """Yes."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class SourceBlend:
@@ -92,6 +134,11 @@ class SourceBlend:
         """The blend `[S, Q]`."""
         return _mixed(stats, batch_stats, alpha)
 
+    @property
+    def rereads(self) -> bool:
+        """No."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class Held:
@@ -108,6 +155,11 @@ class Held:
     def move(self, stats: Float, batch_stats: Float, alpha: Float) -> Float:
         """The same statistics."""
         return stats
+
+    @property
+    def rereads(self) -> bool:
+        """No."""
+        return False
 
 
 def _mixed(stats: Float, batch_stats: Float, alpha: Float) -> Float:

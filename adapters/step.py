@@ -95,6 +95,8 @@ def _step(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking:
     labels = np.full(len(rows), -1, np.int64) if batch.labels is None else batch.labels
     seen = Seen(rows, outputs.logits, stats, batch_stats, labels, outputs.features, batch.answering)
     moved = _still(groups) if recipe.move is None else (yield from recipe.move.propose(source, state, seen))
+    if recipe.statistics.rereads and batch.answering:
+        outputs = yield from ask_outputs(Forward(seen.still()))
     logits = outputs.logits if moved.answers is None else moved.answers
     corrected, remembered = recipe.outputs.apply(source, state, logits, batch.group, outputs.features)
     proposal = state | {STATS: stats, STEPS: state[STEPS] + 1} | moved.state | remembered

@@ -84,6 +84,11 @@ class Account:
             tally.drifts[report.drift] += 1
             self._tell(session, EventKind.DRIFTED, session.version, report.drift, samples=report.samples)
 
+    def fell_behind(self, session: Session) -> None:
+        """Count a session that the source's model answers for now, and tell watchers."""
+        self.tallies[session.model].fell_behind += 1
+        self._tell(session, EventKind.SKIPPED, session.version - 1, "behind", samples=len(session.buffer))
+
     def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
         """Tell watchers of something a client did."""
         self._tell(session, kind, version_before, samples=samples)
@@ -127,6 +132,7 @@ class Account:
             labelled_correct=tally.labelled_correct,
             buffered=sum(len(session.buffer) for session in live),
             dropped=tally.dropped,
+            fell_behind=tally.fell_behind,
             theta_distance_max=max((session.distance for session in live), default=0.0),
             drift_max={
                 signal: max((session.drift[place] for session in live), default=0.0)

@@ -197,6 +197,9 @@ class Service:
             answers = None if session.cohort.recipe.pace is None else answer.logits
             dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers)
             self._parts.account.tallies[model].dropped += dropped
+            if session.late and session.folded is not None:
+                session.fall_behind()
+                self._parts.account.fell_behind(session)
             if not self._parts.synchronous:
                 self._parts.learner.notify(session)
 

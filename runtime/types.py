@@ -233,6 +233,7 @@ class ModelSnapshot:
         estimated_accuracy: label-free (average thresholded confidence) over recent served predictions;
             estimated_accuracy_doc: the same by difference of confidences.
         buffered, dropped: samples waiting to be learnt from, and those given up because buffers were full.
+        fell_behind: times that the source's model answered a session until steps had caught up with its stream.
         theta_distance_max: largest relative distance of a live session's theta from the source.
         drift_max: highest level among live sessions of each signal that drift is told by.
         specialised: sessions answered by a graph of their own; specialisations, specialisations_evicted: such graphs
@@ -269,6 +270,7 @@ class ModelSnapshot:
     labelled: int
     labelled_correct: int
     buffered: int
+    fell_behind: int
     dropped: int
     theta_distance_max: float
     drift_max: Mapping[str, float]

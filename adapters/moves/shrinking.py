@@ -27,7 +27,7 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Moved, Seen, among, only_where
 from acclimate.adapters.moves.descent import Descent
 from acclimate.adapters.numerics import entropy, group_count, group_mean, softmax
-from acclimate.adapters.pacing import SINCE, Pace
+from acclimate.adapters.pacing import SINCE, SURPRISED, Pace
 from acclimate.adapters.randomness import rank
 from acclimate.adapters.requests import Index, Reply, Request, Serve
 from acclimate.adapters.source import Source
@@ -118,7 +118,8 @@ class Shrinking:
         held = np.clip(count, 1, self.memory)
         # Two averages of one domain lie apart by their errors, which fall with the samples of each.
         distance = _distance(source, seen.batch_stats, state[DOMAIN]) / (1 / rows + 1 / held)
-        changed = (count == 0) | ((usual > 0) & (distance > self.surprise * usual))
+        # What is usual in a domain shows at its second batch; if that looks otherwise, it is of yet another domain.
+        changed = (count == 0) | np.where(usual > 0, distance > self.surprise * usual, state[SURPRISED])
         known = np.where(changed, 0, np.minimum(count, self.memory))
         gain = (rows / (rows + known))[:, np.newaxis].astype(np.float32)
         domain = state[DOMAIN] + gain * (seen.batch_stats - state[DOMAIN])

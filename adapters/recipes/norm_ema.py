@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes.base import Recipe
 from acclimate.adapters.source import Source
-from acclimate.adapters.statistics import Running
+from acclimate.adapters.statistics import TrainMode
 
 
 @dataclass(frozen=True)
 class NormEmaRecipe:
     """`momentum` 0.1, torch's default for batch normalisation; each batch counts the same, whatever its size.
 
-    The batch is answered with the statistics it has just moved, in one forward pass where the usual code takes two.
+    The batch is answered with the statistics that it has just moved, in a second pass, which the daemon leaves out: it
+    has answered already.
     """
 
     batch_rows: int = 32
@@ -22,4 +23,4 @@ class NormEmaRecipe:
 
     def build(self, source: Source, guards: Guards) -> Recipe:
         """Statistics only."""
-        return Recipe("norm_ema", self.batch_rows, Running(self.momentum), guards=guards)
+        return Recipe("norm_ema", self.batch_rows, TrainMode(self.momentum), guards=guards)

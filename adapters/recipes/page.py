@@ -36,7 +36,7 @@ CARDS: dict[str, Card] = {
     "source": Card("the frozen model", 0, 0),
     "norm": Card("Schneider et al. 2020, eq. 3", 1, 0),
     "norm_alpha": Card("You et al. 2021, eq. 3", 1, 0),
-    "norm_ema": Card("running statistics of batch normalisation, Ioffe and Szegedy 2015", 1, 0),
+    "norm_ema": Card("running statistics of batch normalisation, Ioffe and Szegedy 2015", 2, 0),
     "tent": Card("Wang et al. 2021, eq. 1", 1, 1),
     "eta": Card("Niu et al. 2022, eqs. 2-5", 1, 1, True),
     "eata": Card("Niu et al. 2022, eqs. 2-9", 1, 1, True),

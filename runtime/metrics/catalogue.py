@@ -182,6 +182,10 @@ MODEL = (
         lambda m: m.dropped,
     ),
     ModelMetric(
+        "fell_behind_total", "counter", "Times that steps could not keep up with a session's stream, so that the "
+        "source's model answered it until they had.", lambda m: m.fell_behind,
+    ),
+    ModelMetric(
         "theta_distance_max_ratio", "gauge", "Largest distance of a session's parameters from the source's, "
         "relative to the source's norm.", lambda m: m.theta_distance_max,
     ),

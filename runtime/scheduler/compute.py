@@ -30,8 +30,12 @@ class Computed:
     ms: float
 
 
-def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -> Computed:
-    """Run a step and fold what will serve. If one session's numbers overflow, each session steps by itself.
+def compute_step(
+    cohort: Cohort, state: State, batch: Batch, slicing: Slicing, caught_up: NDArray[np.bool_] | None = None
+) -> Computed:
+    """Run a step and fold what will serve: of the sessions that changed, and of those that have `caught_up [S]`.
+
+    If one session's numbers overflow, each session steps by itself.
 
     A product with a NaN is a NaN even where the weight is zero, so a batch shared with a diverged session
     proves nothing about the others.
@@ -45,6 +49,8 @@ def compute_step(cohort: Cohort, state: State, batch: Batch, slicing: Slicing) -
             for i in range(len(result.outcome))
         ])  # fmt: skip
     changed = np.isin(result.outcome, CHANGED) | (result.back_to > 0)
+    if caught_up is not None:
+        changed |= caught_up & (result.reason == "")
     served = zip(changed, result.state[THETA], result.state[STATS], strict=True)
     folded = [engine.fold(theta, stats) if anew else None for anew, theta, stats in served]
     return Computed(result, folded, (time.perf_counter() - started) * 1e3)

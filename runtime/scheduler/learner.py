@@ -184,6 +184,7 @@ class Learner:
         if SERVING in state:
             state[SERVING] = np.array([s.version for s in sessions], np.int64)
         epochs = [s.epoch for s in sessions]
+        caught_up = np.array([s.behind and not s.late for s in sessions])
         answers = [own.answers for own in gathered if own.answers is not None]
         estimate = self._cost(cohort).estimate(rows)
         batch = Batch(
@@ -198,7 +199,7 @@ class Learner:
             session.stepping = True
         try:
             computed = await asyncio.get_running_loop().run_in_executor(
-                self._pool, compute_step, cohort, state, batch, until(self._slicing, deadline, self._clock)
+                self._pool, compute_step, cohort, state, batch, until(self._slicing, deadline, self._clock), caught_up
             )
         except OutOfTime as late:
             for session in sessions:

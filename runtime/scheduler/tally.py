@@ -51,6 +51,7 @@ class Tally:
     steps: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     rollbacks: Counter[str] = field(default_factory=Counter)
+    fell_behind: int = 0
     restorations: Counter[str] = field(default_factory=Counter)
     drifts: Counter[str] = field(default_factory=Counter)
     adaptation_seconds: float = 0.0

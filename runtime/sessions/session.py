@@ -21,6 +21,8 @@ from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_
 
 SessionKey = tuple[str, str]
 STEADY = (0.0,) * len(SIGNALS)
+# Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
+BEHIND = 3
 
 
 @dataclass(slots=True)
@@ -45,7 +47,8 @@ class Session:
 
     `version` counts every change of what serves the session, resets included, and names the parameters that
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
-    the latest step. `epoch` changes when a step under way must not be committed any more.
+    the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
+    they learnt, and are answered by the source's model until steps have caught up with their stream.
     """
 
     model: str
@@ -62,6 +65,7 @@ class Session:
     epoch: int = 0
     folded: Folded | None = None
     stepping: bool = False
+    behind: bool = False
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -89,6 +93,12 @@ class Session:
         return 0 < rows <= len(self.buffer) and not self.stepping
 
     @property
+    def late(self) -> bool:
+        """Whether so much waits to be learnt from that what answers is of a stream long past."""
+        recipe = self.cohort.recipe
+        return recipe.pace is not None and len(self.buffer) >= BEHIND * recipe.batch_rows
+
+    @property
     def floats(self) -> tuple[Float, Float] | None:
         """Theta `[P]` and statistics `[Q]`, if answers take the float pass: their correction reads its features."""
         if not self.cohort.recipe.outputs.reads_features or self.state is not SessionState.ADAPTED:
@@ -107,8 +117,13 @@ class Session:
     def commit(self, folded: Folded, theta_distance: float) -> None:
         """Serve with new parameters, `theta_distance` away from the source's, from now on."""
         self.state = after(self.state, SessionEvent.COMMIT)
-        self.folded = folded
+        self.folded, self.behind = folded, False
         self.distance = theta_distance
+        self.version += 1
+
+    def fall_behind(self) -> None:
+        """Let the source's model answer, until a step has caught up."""
+        self.folded, self.behind = None, True
         self.version += 1
 
     def restore(self) -> None:
@@ -116,7 +131,7 @@ class Session:
         self.state = after(self.state, SessionEvent.RESTORE)
         self.cohort.bank.reset(self.row, keep=budget.PREFIX)
         self.buffer.clear()
-        self.folded = None
+        self.folded, self.behind = None, False
         self.distance = 0.0
         self.drift = STEADY
         self.version += 1

@@ -199,7 +199,8 @@ def test_auto_follows_torch() -> None:
     blends, plain, selective = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0), Plain(), Selective(1.1, beta=0.1)
     adam = torch.optim.Adam([plain.theta], lr=1e-2 * ROWS / 64)
     # Eager for ever, and with no drift to be seen: every batch is a step, and every step a descent.
-    chosen = recipe("auto", ENGINE, OPEN, batch_rows=ROWS, lr=1e-2, epsilon=1, beta=0.1, surprise=1e6, eager=1e6)
+    eager = {"surprise": 1e6, "eager": 1e6, "alarm": 1e6}
+    chosen = recipe("auto", ENGINE, OPEN, batch_rows=ROWS, lr=1e-2, epsilon=1, beta=0.1, **eager)
     state, home, choices = fresh(chosen, ENGINE, 1), Plain(), []
     start = torch.cat([home.mean, home.var])
     domain, count = start, 0.0
@@ -209,7 +210,8 @@ def test_auto_follows_torch() -> None:
         x = tensor(inputs)
         batch = torch.cat(plain.blend(x, 1.0))
         domain = domain + ROWS / (ROWS + min(count, 512)) * (batch - domain)
-        count = min(count, 512) + ROWS
+        # The first batch counts a quarter.
+        count = min(count, 512) + ROWS if turn else ROWS / 4
         with torch.no_grad():
             answers = [plain.logits(x, stats=(start + b * (domain - start)).chunk(2)) for b in blends]
         tried = range(6) if turn == 0 else [choices[-1], choices[-1] + (1 if turn % 2 == 0 else -1)]

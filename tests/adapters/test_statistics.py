@@ -5,9 +5,12 @@ import pytest
 import torch
 
 from acclimate.adapters.fields import STATS, THETA
-from acclimate.adapters.statistics import Blend, Held, Running, SourceBlend, Statistics
+from acclimate.adapters.requests import Forward, Request
+from acclimate.adapters.statistics import Blend, Held, Running, SourceBlend, Statistics, TrainMode
+from acclimate.adapters.step import Batch, adaptation_step
+from acclimate.runtime.scheduler.drive import run_step
 from tests.adapters.plain import ENGINE, OPEN, ROWS, ZEROS, Plain, tensor
-from tests.adapters.stepping import fresh, recipe, step, stream
+from tests.adapters.stepping import WHOLE, fresh, recipe, step, stream
 
 
 def test_norm_ema_keeps_torchs_running_statistics() -> None:
@@ -47,6 +50,7 @@ def test_norm_alpha_remembers_nothing_but_its_latest_batch() -> None:
         (Blend(0), [1, 1]),
         (Blend(6), [0.25, 0.5]),
         (Running(0.1), [0.1, 0.1]),
+        (TrainMode(0.1), [1, 1]),
         (SourceBlend(0.2), [0.2, 0.2]),
         (Held(), [0, 0]),
     ],
@@ -55,6 +59,21 @@ def test_the_weight_of_a_batch(statistics: Statistics, expected: list[float]) ->
     alpha = statistics.alpha(np.array([2, 6]))
     np.testing.assert_allclose(alpha, expected)
     assert alpha.dtype == np.float32
+
+
+def test_train_mode_measures_with_the_batch_alone_and_answers_with_what_it_moved() -> None:
+    chosen, inputs, group = recipe("norm_ema", ENGINE, OPEN, momentum=0.2), stream(3, ROWS, features=6), ZEROS
+    asked: list[Request] = []
+    result = step(chosen, fresh(chosen, ENGINE, 1), inputs, group, ENGINE, asked=asked)
+    first, second = (request.rows for request in asked if isinstance(request, Forward))
+    np.testing.assert_array_equal(first.alpha, 1)
+    np.testing.assert_array_equal(second.alpha, 0)
+    np.testing.assert_array_equal(second.stats, np.repeat(result.state[STATS], ROWS, axis=0))
+    np.testing.assert_array_equal(result.logits, ENGINE.forward(Forward(second)).logits)
+    unread = Batch(inputs, group, answering=False)
+    quiet = run_step(adaptation_step(chosen, ENGINE.source, fresh(chosen, ENGINE, 1), unread), ENGINE, WHOLE)
+    assert (result.asked.forward, quiet.asked.forward) == (2 * ROWS, ROWS)
+    np.testing.assert_array_equal(quiet.state[STATS], result.state[STATS])
 
 
 def test_held_statistics_stay() -> None:

@@ -80,3 +80,7 @@ class Gate:
 
     def open(self) -> None:
         self._open.set()
+
+    def close(self) -> None:
+        self.reached.clear()
+        self._open.clear()

@@ -10,7 +10,8 @@ from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.service import Service
 from acclimate.runtime.types import Budget, EventKind
-from tests.runtime.hooked import Hooked
+from tests.polling import until_async
+from tests.runtime.hooked import Gate, Hooked
 from tests.runtime.serving import MODEL, PLENTY_FOR_ALL, config, drifted, learnt, opened, predict, serving, session_of
 
 ROWS = 16
@@ -96,5 +97,61 @@ def test_a_starving_session_keeps_what_it_knows_while_its_stream_stays_and_goes_
             np.testing.assert_array_equal(next(iter(reply.outputs.values())), frozen)
         kinds = [(event.kind, event.reason) async for event in events]
         assert kinds[:2] == [(EventKind.SKIPPED, "budget"), (EventKind.RESTORED, "starved")]
+
+    asyncio.run(scenario())
+
+
+def test_a_session_whose_steps_fall_behind_is_answered_by_the_source_until_they_catch_up() -> None:
+    """What it learnt is kept: a busy second must not cost what a day has taught."""
+
+    async def scenario() -> None:
+        gate, engine = Gate(), reference_engine()
+        gate.open()
+        async with serving(config("background"), Hooked(engine, forward=lambda _: gate(None))) as service:
+            await opened(service, "s", "auto", batch_rows=ROWS, eager=1e9)
+            session = session_of(service, "s")
+            await feed(service, "s", range(2))
+            await until_async(lambda: session.account.updates == 2, "two updates")
+            events = service.watch(MODEL, "s")
+            gate.close()
+            sample = drifted(77)
+            # One batch is in the step before the gate, and two wait: not yet behind.
+            await feed(service, "s", range(2, 5))
+            await until_async(gate.reached.is_set, "a step to reach the engine")
+            adapted = next(iter((await predict(service, sample, "s", acclimate_adapt=False)).outputs.values()))
+            assert not np.array_equal(adapted, engine.frozen(sample))
+            await feed(service, "s", range(5, 6))
+            reply = await predict(service, sample, "s", acclimate_adapt=False)
+            np.testing.assert_array_equal(next(iter(reply.outputs.values())), engine.frozen(sample))
+            behind = await service.get_session(MODEL, "s")
+            assert (behind.state, behind.version, behind.restorations) == ("adapted", 3, 0)
+            assert behind.theta_distance > 0
+            assert service.snapshot().models[0].fell_behind == 1
+            gate.open()
+            await until_async(lambda: len(session.buffer) == 0 and not session.stepping, "the steps to catch up")
+            caught = next(iter((await predict(service, sample, "s", acclimate_adapt=False)).outputs.values()))
+            assert not np.array_equal(caught, engine.frozen(sample))
+        told = [(event.kind, event.reason) async for event in events]
+        assert (EventKind.SKIPPED, "behind") in told
+        assert EventKind.RESTORED not in [kind for kind, _ in told]
+
+    asyncio.run(scenario())
+
+
+def test_a_session_that_was_behind_and_rests_serves_what_it_knew() -> None:
+    async def scenario() -> None:
+        async with serving(config("background")) as service:
+            await opened(service, "s", "auto", **PACE)
+            session = session_of(service, "s")
+            await feed(service, "s", range(1))
+            await until_async(lambda: session.account.updates == 1, "an update")
+            folded = session.folded
+            session.fall_behind()
+            await feed(service, "s", range(1, 2))
+            await until_async(lambda: session.account.skipped["resting"] == 1, "a rest")
+            assert session.folded is not None and folded is not None
+            for was, now in zip(folded.arrays, session.folded.arrays, strict=True):
+                np.testing.assert_array_equal(was, now)
+            assert not session.behind
 
     asyncio.run(scenario())
