@@ -99,6 +99,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "timeliness": (0.0, 1e3),
     "uncertainty": (0.0, 1e3),
     "neighbours": (1, 1024),
+    "kernel": (0, 1),
     "calibrate_every": (1, 1e9),
     "feedback": (0.0, 1e3),
     "smoothing": (0.0, 1.0),

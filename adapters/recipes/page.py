@@ -134,7 +134,8 @@ Where a recipe is less, or other, than its paper:
 - `roid`: the prior correction multiplies probabilities, as the paper says; the authors' code multiplies logits.
 - `memo`: a chain of AugMix is one of CoTTA's views. What it learns is in the answers of the step and nowhere else, so
   it is for synchronous sessions.
-- `lame`: nearness is measured between predictions, not features.
+- `lame`: nearness is measured between features in a step, where the bundle has them; in answers that the quantized
+  graphs give, which have none, between predictions.
 - `ostta`: the source model's confidence is measured under the session's statistics, so that only parameters differ.
 - `foa`: evolves norm affines in 16 random directions, where the paper evolves prompts; no activation shift. A session
   whose step fails the canaries goes back and begins its search anew.

@@ -55,12 +55,21 @@ def test_one_sample_is_answered_as_it_was(stage: OutputStage) -> None:
     assert answer.argmax() == one.argmax()
 
 
-def plain_lame(z: np.ndarray, neighbours: int, iterations: int) -> np.ndarray:
-    """Boudiaf et al.'s loop over a dense affinity, in torch, with Hellinger distances."""
+def plain_lame(
+    z: np.ndarray, neighbours: int, iterations: int, features: np.ndarray | None = None, kernel: bool = False
+) -> np.ndarray:
+    """Boudiaf et al.'s loop over a dense affinity, in torch: features of length one, or Hellinger distances."""
     p = torch.tensor(z, dtype=torch.float64).softmax(1)
-    distance = torch.cdist(p.sqrt(), p.sqrt())
-    distance.fill_diagonal_(torch.inf)
-    affinity = torch.zeros_like(distance).scatter_(1, distance.topk(neighbours, largest=False).indices, 1.0)
+    places = p.sqrt()
+    if features is not None:
+        places = torch.nn.functional.normalize(torch.tensor(features, dtype=torch.float64))
+    distance = torch.cdist(places, places)
+    if kernel:
+        width = distance.topk(neighbours, largest=False).values[:, -1].mean()
+        affinity = (-(distance**2) / (2 * width**2)).exp()
+    else:
+        distance.fill_diagonal_(torch.inf)
+        affinity = torch.zeros_like(distance).scatter_(1, distance.topk(neighbours, largest=False).indices, 1.0)
     answer = p
     for _ in range(iterations):
         answer = (p.log() + affinity @ answer).softmax(1)
@@ -71,6 +80,23 @@ def test_lame_is_its_fixed_point_iteration() -> None:
     z = logits(3, 30)
     answer, _ = Laplacian(most=7, tolerance=0).apply(SOURCE, {}, z, np.zeros(30, np.intp), NONE)
     np.testing.assert_allclose(np.exp(answer), plain_lame(z, 5, 7), atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_lame_measures_nearness_between_features_where_there_are_some(kernel: bool) -> None:
+    z, features = logits(3, 60), stream(4, 60)
+    stage, group = Laplacian(most=7, tolerance=0, kernel=kernel), np.repeat([0, 1], 30)
+    answer, _ = stage.apply(SOURCE, {}, z, group, features)
+    for part in (slice(0, 30), slice(30, 60)):
+        np.testing.assert_allclose(np.exp(answer[part]), plain_lame(z[part], 5, 7, features[part], kernel), atol=1e-4)
+
+
+def test_a_broken_answer_is_nobodys_neighbour() -> None:
+    z, group = logits(3, 24), np.repeat([0, 1], 12)
+    whole, _ = Laplacian().apply(SOURCE, {}, z, group, NONE)
+    z[2, 1] = np.nan
+    broken, _ = Laplacian().apply(SOURCE, {}, z, group, NONE)
+    np.testing.assert_array_equal(broken[12:], whole[12:])
 
 
 def test_lame_stops_when_its_energy_does() -> None:

@@ -10,6 +10,7 @@ from acclimate.adapters.fields import STATS, STEPS, THETA
 from acclimate.adapters.moves import evolution
 from acclimate.adapters.moves.shrinking import CHOICE, DOMAIN
 from acclimate.adapters.randomness import keys, normal
+from acclimate.runtime.engines.reference import EPSILON
 from tests.adapters.plain import (
     ENGINE,
     OPEN,
@@ -135,8 +136,12 @@ def test_lame_follows_torch() -> None:
     def plain_step(session: Plain, inputs: np.ndarray, turn: int) -> torch.Tensor:
         session.follow(tensor(inputs))
         logits = session.logits(tensor(inputs)).detach()
-        p = logits.softmax(1)
-        distance = torch.cdist(p.sqrt(), p.sqrt()).fill_diagonal_(torch.inf)
+        p, gamma = logits.softmax(1), session.theta.detach()[:6]
+        hidden = (
+            gamma * (tensor(inputs) - session.mean) / torch.sqrt(session.var + EPSILON) + session.theta.detach()[6:]
+        )
+        places = torch.nn.functional.normalize(hidden)
+        distance = torch.cdist(places, places).fill_diagonal_(torch.inf)
         affinity = torch.zeros_like(distance).scatter_(1, distance.topk(3, largest=False).indices, 1.0)
         answer = p
         for _ in range(300):
