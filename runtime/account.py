@@ -84,10 +84,14 @@ class Account:
             tally.drifts[report.drift] += 1
             self._tell(session, EventKind.DRIFTED, session.version, report.drift, samples=report.samples)
 
-    def fell_behind(self, session: Session) -> None:
-        """Count a session that the source's model answers for now, and tell watchers."""
-        self.tallies[session.model].fell_behind += 1
-        self._tell(session, EventKind.SKIPPED, session.version - 1, "behind", samples=len(session.buffer))
+    def gathered(self, session: Session, dropped: int) -> None:
+        """Count samples that fell out of a session's buffer; let the source's model answer a session that is late."""
+        tally = self.tallies[session.model]
+        tally.dropped += dropped
+        if session.late and session.folded is not None:
+            session.fall_behind()
+            tally.fell_behind += 1
+            self._tell(session, EventKind.SKIPPED, session.version - 1, "behind", samples=len(session.buffer))
 
     def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
         """Tell watchers of something a client did."""

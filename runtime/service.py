@@ -195,11 +195,7 @@ class Service:
             return
         if ticket.learn and session.cohort.recipe.learns:
             answers = None if session.cohort.recipe.pace is None else answer.logits
-            dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers)
-            self._parts.account.tallies[model].dropped += dropped
-            if session.late and session.folded is not None:
-                session.fall_behind()
-                self._parts.account.fell_behind(session)
+            self._parts.account.gathered(session, session.buffer.extend(ticket.inputs, ticket.request_id, answers))
             if not self._parts.synchronous:
                 self._parts.learner.notify(session)
 
