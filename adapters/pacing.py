@@ -27,11 +27,18 @@ AGE = "pace.age"
 """`[S]` float32: samples since the domain was found to be new."""
 DUE = "pace.due"
 """`[S]` float32: the age at which the next step is taken."""
+USUAL = "pace.usual"
+"""`[S]` float32: by how many standard errors recent batches differed from their level."""
 SURPRISED = "pace.surprised"
 """`[S]` bool: whether the latest batch was unlike those before it."""
 LEVEL = "pace.level"
 VARIANCE = "pace.variance"
 KNOWN = "pace.known"
+
+
+# Errors by which batches of independent samples differ in the most unlike of eight numbers, at most times; and how
+# many times more they may differ before only a change of the stream explains it.
+_IID, _RUNS = 2.0, 4.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +63,8 @@ class Pace:
         growth: afterwards a step is due when the domain has grown by this share since the last one.
         longest: samples between two steps, at most.
         every: samples for each of which a gradient is taken, once a domain is known.
-        surprise: standard errors by which the mean of a batch may differ from its level.
+        surprise: standard errors by which the mean of a batch may differ from its level. Where labels come in runs,
+            batches differ by more than their standard errors: then as many times as usual, up to four times as many.
         look: samples of a session's batch that a step looks at, at most: a step's cost grows with them, what it finds
             with their root.
         least: by how much it has to differ besides, in nats of entropy or as a share of what is sketched: frames of
@@ -73,7 +81,7 @@ class Pace:
 
     def template(self) -> State:
         """Nothing known, a step due at once; levels and variances `[8]` are of the entropy and the sketch."""
-        own: State = {name: np.zeros((), np.float32) for name in (AGE, DUE, SINCE, KNOWN)}
+        own: State = {name: np.zeros((), np.float32) for name in (AGE, DUE, SINCE, KNOWN, USUAL)}
         own[SURPRISED] = np.zeros((), np.bool_)
         return own | {name: np.zeros(1 + SIZE, np.float32) for name in (LEVEL, VARIANCE)}
 
@@ -93,7 +101,9 @@ class Pace:
         known = state[KNOWN]
         off = np.abs(level - state[LEVEL])
         error = np.sqrt(_per(variance, rows) + _per(state[VARIANCE], known))
-        surprised = (known > 0) & ((off > self.surprise * error) & (off > self.least)).any(axis=1)
+        errors = np.where(off > self.least, off / np.maximum(error, np.float32(1e-6)), 0).max(axis=1) * (known > 0)
+        usual = state[USUAL]
+        surprised = errors > self.surprise * np.clip(usual / _IID, 1, _RUNS)
         age = state[AGE] + rows
         since = state[SINCE] + rows
         wanted = surprised | broken | (age >= state[DUE]) | (since >= self.every)
@@ -108,6 +118,7 @@ class Pace:
             LEVEL: state[LEVEL] + gain * (level - state[LEVEL]),
             VARIANCE: state[VARIANCE] + gain * (variance - state[VARIANCE]),
             KNOWN: known + rows,
+            USUAL: usual + 0.2 * (np.minimum(errors, _IID * _RUNS) - usual),
         }
         denied, state = wanted & ~awake, {name: value.astype(np.float32) for name, value in fields.items()}
         return Paced(awake, denied, denied & surprised, state | {SURPRISED: surprised})

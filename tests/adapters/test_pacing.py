@@ -8,9 +8,10 @@ from acclimate.adapters.fields import STATS, STEPS, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.moves.shrinking import DOMAIN
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.pacing import AGE, DUE, KNOWN, LEVEL, SINCE, SURPRISED, VARIANCE, Pace
+from acclimate.adapters.pacing import AGE, DUE, KNOWN, LEVEL, SINCE, SURPRISED, USUAL, VARIANCE, Pace
 from acclimate.adapters.requests import Request, Serve
 from acclimate.adapters.resting import STARVED
+from acclimate.adapters.sketch import sketch
 from acclimate.adapters.step import Batch, StepResult, adaptation_step
 from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.scheduler.drive import run_step
@@ -78,6 +79,19 @@ def test_frames_of_one_scene_are_no_surprise() -> None:
     assert played(PACE, batches)[8:] == [False, False, False, True]
 
 
+def test_where_batches_always_differ_only_more_than_that_wakes_a_session() -> None:
+    """As where labels come in runs; frames that differ by less than usual are no surprise, a changed lens is."""
+    state, group, answers = many(PACE.template(), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
+    state[DUE][:], state[KNOWN][:] = 1e6, 10 * ROWS
+    state[LEVEL] = np.concatenate([[np.log(4)], sketch(stream(0, 40 * ROWS)).mean(axis=0)]) * np.ones((2, 1))
+    state[VARIANCE] = np.concatenate([[0], sketch(stream(0, 40 * ROWS)).var(axis=0)]) * np.ones((2, 1))
+    state[USUAL] = np.array([1.5, 6.0], np.float32)
+    run = np.tile(stream(1, ROWS) + 0.7, (2, 1))
+    assert PACE.choose(state, run, answers, group).awake.tolist() == [True, False]
+    lens = np.tile(40 * stream(1, ROWS), (2, 1))
+    assert PACE.choose(state, lens, answers, group).awake.tolist() == [True, True]
+
+
 def test_a_nan_wakes_and_is_not_remembered() -> None:
     state, group, answers = many(PACE.template(), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
     for turn in range(12):
@@ -118,7 +132,7 @@ def test_a_resting_session_costs_one_look_at_its_answers_and_none_if_they_are_br
     assert (brought.asked.forward, brought.asked.backward, brought.asked.quantized) == (0, 0, 0)
     for name, value in result.state.items():
         np.testing.assert_allclose(brought.state[name], value, rtol=1e-5, err_msg=name)
-    for name in set(state) - {AGE, SINCE, KNOWN, LEVEL, VARIANCE, SURPRISED}:
+    for name in set(state) - {AGE, SINCE, KNOWN, LEVEL, VARIANCE, SURPRISED, USUAL}:
         np.testing.assert_array_equal(result.state[name], state[name], err_msg=name)
 
 
