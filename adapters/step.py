@@ -69,6 +69,8 @@ def _paced(recipe: Recipe, source: Source, state: State, batch: Batch) -> Asking
     if len(awake) == 0:
         return resting
     seen = paced.awake[batch.group] & recipe.pace.looks_at(batch.group)
+    if seen.all():
+        return (yield from _step(recipe, source, state, batch))
     part, rows = batch.of(awake, seen)
     stepped = yield from _step(recipe, source, {name: value[awake] for name, value in state.items()}, part)
     result = woven(resting, stepped, awake, rows)

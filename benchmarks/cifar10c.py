@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -23,10 +22,8 @@ from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from benchmarks import _image_streams as streams
 from benchmarks._adapting import Adapting, Protocol, frozen_errors
-from benchmarks._bundles import chosen_bundle
-from benchmarks._report import ROOT, Report, Value, emit, parser
-
-DATA = ROOT.parent / "shared" / "data"
+from benchmarks._bundles import add_bundle_options, chosen_bundle
+from benchmarks._report import Report, Value, emit, parser
 
 
 def main() -> None:
@@ -81,11 +78,8 @@ def _mean(rows: Sequence[Mapping[str, Value]], key: str) -> float:
 
 def _parse() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--data", type=Path, default=DATA / "cifar10c", help="folder of .npz files")
+    add_bundle_options(options)
     options.add_argument("--model", default="resnet", choices=["resnet"], help="architecture of --weights")
-    options.add_argument("--depth", type=int, default=20, help="6n+2")
-    options.add_argument("--weights", type=Path, default=DATA / "models" / "resnet20_cifar10.safetensors")
-    options.add_argument("--bundle", type=Path, help="use this bundle instead of compiling the weights")
     options.add_argument("--recipe", default="eata", choices=sorted(recipes.RECIPES))
     options.add_argument("--parameter", action="append", default=[], metavar="NAME=VALUE", help="of the recipe")
     options.add_argument("--order", default="continual", choices=["continual", "reset", "mixed", "correlated"])

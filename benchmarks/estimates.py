@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -29,11 +28,10 @@ from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from acclimate.runtime.scheduler.drive import run_step
 from benchmarks import _image_streams as streams
 from benchmarks._adapting import EVALUATION_ROWS, WHOLE
-from benchmarks._bundles import chosen_bundle
+from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._image_streams import Images, batches
-from benchmarks._report import ROOT, Report, Value, emit, parser
+from benchmarks._report import Report, Value, emit, parser
 
-DATA = ROOT.parent / "shared" / "data"
 Row = Mapping[str, Value]
 
 
@@ -104,10 +102,7 @@ def _mean_error(rows: Sequence[Row], who: str, estimate: str) -> float:
 
 def _parse() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--data", type=Path, default=DATA / "cifar10c", help="folder of .npz files")
-    options.add_argument("--weights", type=Path, default=DATA / "models" / "resnet20_cifar10.safetensors")
-    options.add_argument("--depth", type=int, default=20, help="6n+2")
-    options.add_argument("--bundle", type=Path, help="use this bundle instead of compiling the weights")
+    add_bundle_options(options)
     options.add_argument("--recipe", default="auto", choices=sorted(set(recipes.RECIPES) - {"source"}))
     options.add_argument("--batch", type=int, default=64, help="images per request and step")
     options.add_argument("--shifts", nargs="*", help="default: every file of the folder")

@@ -10,7 +10,6 @@ model's error stands beside, and the clean images before and after.
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,9 @@ from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from benchmarks import _image_streams as streams
 from benchmarks._adapting import Adapting, Protocol, frozen_errors
-from benchmarks._bundles import chosen_bundle
-from benchmarks._report import ROOT, Report, Value, emit, parser
+from benchmarks._bundles import add_bundle_options, chosen_bundle
+from benchmarks._report import Report, Value, emit, parser
 
-DATA = ROOT.parent / "shared" / "data"
 TENTHS = 10
 
 
@@ -85,10 +83,7 @@ def _percent(wrong: NDArray[np.bool_]) -> float:
 
 def _parse() -> argparse.Namespace:
     options = parser(__doc__)
-    options.add_argument("--data", type=Path, default=DATA / "cifar10c", help="folder of .npz files")
-    options.add_argument("--weights", type=Path, default=DATA / "models" / "resnet20_cifar10.safetensors")
-    options.add_argument("--depth", type=int, default=20, help="6n+2")
-    options.add_argument("--bundle", type=Path, help="use this bundle instead of compiling the weights")
+    add_bundle_options(options)
     options.add_argument("--recipe", default="auto", choices=sorted(recipes.RECIPES))
     options.add_argument("--samples", type=int, default=100_000)
     options.add_argument("--rounds", type=int, default=20, help="a multiple of ten makes the tenths alike")

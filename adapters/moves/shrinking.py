@@ -9,7 +9,7 @@ most information about the input, `I = H(mean p) - mean H(p)`: sure answers, spr
 The stream's statistics are averaged over as many samples as the present domain has shown; when a batch lies much
 farther from that average than batches usually do, the domain has changed and the average starts over.
 
-Only the neighbours of the present blend are tried while a domain lasts; a new one is tried at all of them.
+While a domain lasts, the present blend and its neighbours in turn are tried; a new one is tried at all of them.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Shrinking:
         """Follow the domain, choose the blend, and descend at its statistics."""
         followed, changed = self._follow(source, state, seen)
         evidence, logits = yield from self._try_blends(source, state, seen, followed[DOMAIN], changed)
-        stats = (source.stats + self._shares(evidence[CHOICE]) * (followed[DOMAIN] - source.stats)).astype(np.float32)
+        stats = _blended(source, followed[DOMAIN], self._shares(evidence[CHOICE]))
         moved = yield from self._descend(source, state, seen, np.flatnonzero(followed[SINCE] == 0))
         return Moved(
             moved.state | followed | evidence | {STATS: stats},
@@ -174,8 +174,7 @@ class Shrinking:
         self, source: Source, state: State, seen: Seen, domain: Float, share: Float, asked: Index
     ) -> Generator[Request, Reply, Float]:
         """Answers `[b, C]` of the quantized model to the rows `asked [b]`, at a share of the domain's statistics."""
-        stats = source.stats + share * (domain - source.stats)
-        rows = seen.rows
+        rows, stats = seen.rows, _blended(source, domain, share)
         outputs = yield from ask_outputs(Serve(rows.inputs[asked], state[THETA], stats, rows.group[asked]))
         return outputs.logits
 
@@ -190,6 +189,11 @@ class Shrinking:
         evidence[ENTROPY][:, place] = np.where(tried, _mixed(old_entropy, new_entropy, keep), old_entropy)
         mixed = _mixed(old_marginal, new_marginal, keep[:, np.newaxis])
         evidence[MARGINAL][:, place] = np.where(tried[:, np.newaxis], mixed, old_marginal)
+
+
+def _blended(source: Source, domain: Float, share: Float) -> Float:
+    """Statistics `[S, Q]` at these shares `[S, 1]` of the domain's against the source's."""
+    return (source.stats + share * (domain - source.stats)).astype(np.float32)
 
 
 def _mixed(old: Float, new: Float, keep: Float) -> Float:

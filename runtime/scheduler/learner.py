@@ -186,14 +186,17 @@ class Learner:
         epochs = [s.epoch for s in sessions]
         caught_up = np.array([s.behind and not s.late for s in sessions])
         answers = [own.answers for own in gathered if own.answers is not None]
-        estimate = self._cost(cohort).estimate(rows)
+        may = None
+        if cohort.recipe.pace is not None:
+            estimate = self._cost(cohort).estimate(rows)
+            may = np.array([self._afford(session, estimate) for session in sessions])
         batch = Batch(
             np.concatenate([own.inputs for own in gathered]),
             np.repeat(np.arange(len(sessions)), rows),
             np.concatenate([own.labels for own in gathered]),
             np.concatenate(answers) if len(answers) == len(gathered) else None,
             answering=cohort.recipe.answers_late,
-            may=np.array([self._afford(session, estimate) for session in sessions]),
+            may=may,
         )
         for session in sessions:
             session.stepping = True

@@ -1,5 +1,7 @@
 """A session looks often at what is new, seldom at what it knows, at once at what has changed, and never on credit."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -53,9 +55,9 @@ def test_steps_thin_out_with_the_age_of_a_domain_and_then_keep_a_distance() -> N
         pytest.param(lambda x: np.sort(x, axis=1), id="smoother"),
     ],
 )
-def test_what_inputs_look_like_wakes_a_session(changed: object) -> None:
+def test_what_inputs_look_like_wakes_a_session(changed: Callable[[np.ndarray], np.ndarray]) -> None:
     before = [stream(turn, ROWS) for turn in range(12)]
-    after = changed(stream(99, ROWS))  # type: ignore[operator]
+    after = changed(stream(99, ROWS))
     assert played(PACE, [*before, stream(98, ROWS)])[-1] is False
     assert played(PACE, [*before, after])[-1] is True
 

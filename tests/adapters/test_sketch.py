@@ -1,5 +1,7 @@
 """The sketch tells what pictures look like, whatever their layout, and knows what a shift does to them."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -40,9 +42,11 @@ def test_a_picture_is_sketched_alike_in_either_layout() -> None:
         pytest.param(lambda x: np.where(np.random.default_rng(0).random(x.shape) < 0.02, 255, x), 3, id="impulses"),
     ],
 )
-def test_a_shift_moves_it_by_many_times_what_pictures_differ(damage: object, moved: int) -> None:
+def test_a_shift_moves_it_by_many_times_what_pictures_differ(
+    damage: Callable[[np.ndarray], np.ndarray], moved: int
+) -> None:
     clean, other = sketch(pictures(0, 64)), sketch(pictures(1, 64))
-    shifted = sketch(damage(pictures(1, 64).astype(np.float32)))  # type: ignore[operator]
+    shifted = sketch(damage(pictures(1, 64).astype(np.float32)))
     usual = np.abs(clean.mean(axis=0) - other.mean(axis=0))
     change = np.abs(clean.mean(axis=0) - shifted.mean(axis=0))
     assert change[moved] > max(5 * usual[moved], 0.1)
