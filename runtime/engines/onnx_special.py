@@ -17,6 +17,7 @@ import logging
 import threading
 import time
 import weakref
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ Call = Callable[[NDArray[Any]], Float]
 FOLD_DTYPES = {"scale": np.dtype(np.float32), "bias": np.dtype(np.int32)}
 FOLDED = frozenset(FOLD_DTYPES)
 """The inputs of `forward.onnx` that a graph can have as constants."""
+ENOUGH = 32
+"""Answers of graphs with constants that have to be timed before their least counts."""
 _SESSION_BYTES = 2**20
 """What ONNX Runtime's own tables of a session take, besides weights."""
 
@@ -56,13 +59,20 @@ class Settling:
 
 @dataclass
 class _Pace:
-    """Least seconds seen for a number of rows."""
+    """Least seconds seen for a number of rows, and how often they were seen."""
 
     least: dict[int, float] = field(default_factory=dict)
+    seen: Counter[int] = field(default_factory=Counter)
 
     def note(self, rows: int, seconds: float) -> float:
+        self.seen[rows] += 1
         self.least[rows] = seconds = min(seconds, self.least.get(rows, seconds))
         return seconds
+
+    def at_least(self, rows: int) -> float:
+        """0 until enough was seen: on a busy machine a few answers may all be slow, and without graphs there come
+        no more that would put it right."""
+        return self.least[rows] if self.seen[rows] >= ENOUGH else 0.0
 
 
 class Specialiser:
@@ -112,7 +122,7 @@ class Specialiser:
         if not self._limit:
             return
         with self._lock:
-            own.missed += max(0.0, self._cold.note(rows, seconds) - self._constant.least.get(rows, 0.0))
+            own.missed += max(0.0, self._cold.note(rows, seconds) - self._constant.at_least(rows))
             if own.asked or own.missed < self._made_in or not self._limit:
                 return
             own.asked = True

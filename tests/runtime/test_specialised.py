@@ -14,7 +14,7 @@ import pytest
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
-from acclimate.runtime.engines.onnx_special import FOLDED, Settling, Specialiser, specialised
+from acclimate.runtime.engines.onnx_special import ENOUGH, FOLDED, Settling, Specialiser, specialised
 from tests.polling import until
 from tests.runtime.digits import picture
 
@@ -36,9 +36,10 @@ def fold(engine: OnnxEngine, seed: int) -> Folded:
 
 
 def settled(engine: OnnxEngine, folded: Folded) -> bool:
-    """Whether the fold has its graph; asking is what earns it."""
+    """Whether the fold has its graph; asking is what earns it, beside a source that is asked as well."""
     for _ in range(200):
         engine.predict(picture(0, 1), folded)
+        engine.frozen(picture(0, 1))
     return folded.settling.graph is not None
 
 
@@ -93,8 +94,8 @@ def test_a_graph_is_made_when_it_has_paid_and_not_before(bundle_path: Path) -> N
     folding = OnnxEngine(bundle, OnnxOptions(intra_op_threads=1, specialised_sessions=0))
     own: Settling = fold(folding, 3).settling
     specialiser = Specialiser(bundle, OnnxOptions(), 5.0, FOLDED, folding._folded_forward)
-    specialiser.constant(8, 2.0)
-    specialiser.constant(8, 1.0)
+    for seconds in (2.0, 1.0, *[3.0] * (ENOUGH - 2)):
+        specialiser.constant(8, seconds)
     for _ in range(4):
         specialiser.answered(own, 8, 2.0)
     assert (own.missed, own.asked) == (4.0, False), "the least of 2 and 1 seconds is what a graph takes"
@@ -103,6 +104,21 @@ def test_a_graph_is_made_when_it_has_paid_and_not_before(bundle_path: Path) -> N
     until(lambda: own.graph is not None, "a graph of its own")
     specialiser.close()
     assert own.graph is None
+
+
+def test_a_few_slow_answers_of_a_graph_do_not_keep_others_from_theirs(bundle_path: Path) -> None:
+    bundle = read_bundle(bundle_path)
+    folding = OnnxEngine(bundle, OnnxOptions(intra_op_threads=1, specialised_sessions=0))
+    own: Settling = fold(folding, 3).settling
+    specialiser = Specialiser(bundle, OnnxOptions(), 5.0, FOLDED, folding._folded_forward)
+    for _ in range(ENOUGH - 1):
+        specialiser.constant(8, 9.0)
+    specialiser.answered(own, 8, 2.0)
+    assert own.missed == 2.0, "the machine was busy while the few graphs there are were timed"
+    specialiser.constant(8, 9.0)
+    specialiser.answered(own, 8, 2.0)
+    assert own.missed == 2.0, "by now it is known that graphs with constants are slower"
+    specialiser.close()
 
 
 def test_none_are_made_where_the_forward_graph_takes_theta(bundle_path: Path) -> None:
