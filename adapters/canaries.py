@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.asking import ask_outputs
 from acclimate.adapters.bank import State
-from acclimate.adapters.fields import STEPS, THETA
+from acclimate.adapters.fields import STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards, Mask
 from acclimate.adapters.layout import Float
 from acclimate.adapters.requests import Frozen, Index, Reply, Request, Serve
@@ -31,10 +31,13 @@ def check_canaries(
 ) -> Generator[Request, Reply, Canaries]:
     """Whether theta still answers source samples, under source statistics, for sessions whose turn it is.
 
-    A session's turn is at each `canary_every`-th step, and it can only fail then. Those in `scored` are measured too.
+    A session's turn is at each `canary_every`-th step, and it can only fail then. Once refused it is measured at every
+    step until it passes: what a refusal leaves is a state that no check has seen, and steps from there that none sees
+    either would take theta past the tolerance half a step at a time. Those in `scored` are measured too.
     """
     groups, samples = len(healthy), len(source.canary_labels)
-    turn = (proposal[STEPS] % max(limits.canary_every, 1) == 0) & (limits.canary_every > 0)
+    turn = (proposal[STEPS] % max(limits.canary_every, 1) == 0) | (proposal[STRIKES] > 0)
+    turn &= limits.canary_every > 0
     due = np.flatnonzero(healthy & (turn if scored is None else turn | scored))
     passed, accuracy = np.ones(groups, np.bool_), np.zeros(groups, np.float32)
     if samples == 0 or len(due) == 0:

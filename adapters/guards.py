@@ -29,7 +29,7 @@ class Guards:
         collapse_ratio: the adapted answers to the step's own samples must spread over at least this share of
             the classes (as perplexity of the answer histogram) that the frozen model's answers spread over.
         canary_tolerance: share of canary samples that the proposal may answer worse than the frozen model.
-        canary_every: check the canaries at each n-th step of a session; 0 never.
+        canary_every: check the canaries at each n-th step of a session, and after a refusal until one passes; 0 never.
         max_strikes: refusals in a row after which the session is restored to the source.
         rows: samples of a session's batch whose answers the collapse guard compares, at most.
     """
@@ -37,7 +37,7 @@ class Guards:
     trust_radius: float = 0.5
     collapse_ratio: float = 0.5
     canary_tolerance: float = 0.1
-    canary_every: int = 2
+    canary_every: int = 1
     max_strikes: int = 4
     rows: int = 32
 

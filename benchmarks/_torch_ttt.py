@@ -25,9 +25,13 @@ Predict = Callable[[Tensor], Tensor]
 Make = Callable[[nn.Module, Source], Predict]
 
 
+INSTALL = "pip install --no-deps torch-ttt==0.0.2 einops"
+"""Without what it would bring: another torch than the one that is pinned."""
+
+
 def installed() -> bool:
-    """Whether the package is on this machine."""
-    return find_spec("torch_ttt") is not None
+    """Whether the package and what it imports are on this machine."""
+    return all(find_spec(name) is not None for name in ("torch_ttt", "einops"))
 
 
 def tent_by_default(model: nn.Module, _: Source) -> Predict:

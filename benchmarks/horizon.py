@@ -63,9 +63,9 @@ def main() -> None:
 
 
 def rounds(images: streams.Images, samples: int, count: int, seed: int) -> NDArray[np.intp]:
-    """Positions of `count` rounds over all shifts, `samples` in all but for what does not divide."""
+    """Positions of `count` rounds over all shifts: `samples` in all, or the next number that divides."""
     shifts, generator = len(images.names), np.random.default_rng(seed)
-    each = samples // (count * shifts)
+    each = -(-samples // (count * shifts))
     decks: list[list[int]] = [[] for _ in range(shifts)]
     order: list[int] = []
     for _ in range(count):

@@ -71,7 +71,7 @@ def main() -> None:
     chosen = _parse()
     streams.require(chosen.data)
     if not _torch_ttt.installed():
-        raise SystemExit("skipped: torch-ttt is not installed; pip install --no-deps torch-ttt")
+        raise SystemExit(f"skipped: torch-ttt does not run here; {_torch_ttt.INSTALL}")
     torch.set_num_threads(chosen.threads)
     options = OnnxOptions(intra_op_threads=chosen.threads, adaptation_threads=chosen.threads)
     engine = OnnxEngine(read_bundle(compiled(chosen.weights, DEPTH, chosen.data)), options)

@@ -32,7 +32,9 @@ class Adaptation(Section):
     canary_tolerance: Share = Field(
         0.1, description="share of canary samples that may be answered worse than by the frozen model"
     )
-    canary_every: int = Field(2, ge=0, description="steps of a session between canary checks; 0: never")
+    canary_every: int = Field(
+        1, ge=0, description="steps of a session between canary checks, which every step after a refusal has; 0: never"
+    )
     max_consecutive_rollbacks: int = Field(4, ge=1, description="roll-backs in a row after which a session is restored")
 
 

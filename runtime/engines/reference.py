@@ -24,7 +24,7 @@ from acclimate.runtime.engines.base import Folded, Specialised
 EPSILON = 1e-5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ReferenceEngine:
     """Weights `[D, C]` and bias `[C]` over `D` float32 features, normalised with source mean and variance `[D]`."""
 

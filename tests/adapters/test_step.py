@@ -174,6 +174,27 @@ def test_canaries_are_asked_at_their_cadence() -> None:
     assert with_canaries == [False, False, True, False, False, True]
 
 
+def test_after_a_refusal_canaries_are_asked_until_they_pass() -> None:
+    """What a refusal at the third step leaves is the second step's, which no check has seen."""
+    canaries = len(ENGINE.source.canary_labels)
+
+    def forgets(request, reply):
+        if isinstance(request, Serve) and len(request.inputs) == canaries:
+            return Outputs(-reply.logits, reply.batch_stats)
+        return reply
+
+    chosen = recipe("tent", ENGINE, Guards(canary_every=3))
+    state, outcomes = fresh(chosen, ENGINE, 1), []
+    for turn in range(7):
+        result = step(
+            chosen, state, stream(turn, 24), np.zeros(24, np.intp), twist=forgets if turn in (2, 3, 6) else None
+        )
+        state = result.state
+        outcomes.append(Outcome(int(result.outcome[0])))
+    refused, applied = Outcome.ROLLED_BACK_CANARY, Outcome.APPLIED
+    assert outcomes == [applied, applied, refused, refused, applied, applied, applied]
+
+
 def test_strikes_add_up_to_a_restoration_and_a_good_step_clears_them() -> None:
     chosen = recipe("tent", ENGINE, Guards(max_strikes=3, canary_every=0))
     state = fresh(chosen, ENGINE, 1)

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.adapters.requests import Forward, Gradient, Rows
+from acclimate.adapters.requests import Forward, Frozen, Gradient, Rows
 from acclimate.runtime.engines.reference import ReferenceEngine, reference_engine
 from acclimate.runtime.scheduler.drive import WHOLE_SESSIONS, Slicing, answer
 
@@ -75,3 +75,24 @@ def test_independent_rows_go_in_slices_of_the_size_asked_for() -> None:
     recording = Recording(ENGINE)
     answer(Forward(rows_of([0] * 11, 0.0)), recording, Slicing(4, lambda: None))
     assert [len(call) for call in recording.calls] == [4, 4, 3]
+
+
+def test_the_source_answers_its_canaries_once() -> None:
+    class Counting:
+        def __init__(self) -> None:
+            self.engine, self.rows = reference_engine(), 0
+            self.source = self.engine.source
+
+        def frozen(self, inputs):
+            self.rows += len(inputs)
+            return self.engine.frozen(inputs)
+
+    counting = Counting()
+    canaries = counting.source.canary_inputs
+    first: Any = answer(Frozen(canaries), counting, Slicing(3, lambda: None))
+    again: Any = answer(Frozen(canaries), counting, Slicing(3, lambda: None))
+    np.testing.assert_array_equal(again.logits, first.logits)
+    np.testing.assert_allclose(first.logits, counting.engine.frozen(canaries), rtol=1e-6)
+    assert counting.rows == len(canaries)
+    answer(Frozen(canaries.copy()), counting, WHOLE)
+    assert counting.rows == 2 * len(canaries), "whatever else equals them is asked all the same"
