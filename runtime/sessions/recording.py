@@ -112,6 +112,7 @@ def _recorded(session: Session, row: Mapping[str, NDArray[Any]], now: Moment) ->
         behind=session.behind,
         ttl_seconds=session.ttl_seconds,
         fields=row,
+        tenant=session.tenant,
     )
 
 

@@ -19,7 +19,7 @@ from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
-SessionKey = tuple[str, str]
+SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
@@ -60,6 +60,7 @@ class Session:
     last_used_at: float
     buffer: SampleBuffer
     answers: AnswerLog
+    tenant: str = ""
     from_sequence: bool = False
     state: SessionState = SessionState.PRISTINE
     version: int = 0
@@ -76,8 +77,8 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Model and id."""
-        return self.model, self.id
+        """Tenant, model and id; two tenants may have sessions of one model and id."""
+        return self.tenant, self.model, self.id
 
     @property
     def open(self) -> bool:

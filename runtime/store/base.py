@@ -1,7 +1,7 @@
 """What a store keeps of a session, and what it is asked: the seam behind which a remote store can follow.
 
-Calls block and belong on the store's own thread, never on the event loop. A store holds records under model and
-session id, each owned by one daemon at a time: `owner` names it and `epoch` grows with every change of owner, so
+Calls block and belong on the store's own thread, never on the event loop. A store holds records under tenant, model
+and session id, each owned by one daemon at a time: `owner` names it and `epoch` grows with every change of owner, so
 that a write under an old epoch changes nothing.
 """
 
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from acclimate.adapters.accuracy import Telemetry
 from acclimate.adapters.manifest import Manifest
 
-Key = tuple[str, str]
+Key = tuple[str, str, str]
+"""Tenant, model and session id; the tenant is empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class SessionRecord:
         budget_clock, budget_at: which clock the budget's bucket runs on, and its seconds at `recorded_at`.
         ttl_seconds: idle time after which the session is deleted for good, or None.
         attributes: anything else that is JSON; readers leave alone what they do not know.
+        tenant: whose it is; empty where there are no tenants.
         fields: the session's row of its bank, field name to array without the session axis.
     """
 
@@ -56,11 +58,12 @@ class SessionRecord:
     ttl_seconds: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    tenant: str = ""
 
     @property
     def key(self) -> Key:
-        """Model and id."""
-        return self.model, self.session_id
+        """Tenant, model and id."""
+        return self.tenant, self.model, self.session_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,12 @@ class Written:
 class Stored:
     """A record as a listing shows it: None where it does not hold, `damage` saying why."""
 
-    model: str
-    session_id: str
+    key: Key
     owner: str
     epoch: int
     bytes: int
     record: SessionRecord | None
     damage: str = ""
-
-    @property
-    def key(self) -> Key:
-        """Model and id."""
-        return self.model, self.session_id
 
 
 Accept = Callable[[SessionRecord], Any]
@@ -151,8 +148,8 @@ class Store(Protocol):
             OwnedElsewhere: another daemon has the session.
         """
 
-    def page(self, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
-        """Records by model and id, those after a place, at most `limit`."""
+    def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
+        """Records by their keys, those after a place, at most `limit`; of one tenant and one model, or of all."""
 
     def expire(self, now: float, limit: int) -> tuple[Key, ...]:
         """Delete records that have expired and that no living daemon owns; returns which."""
@@ -165,6 +162,37 @@ class Store(Protocol):
 
     def close(self) -> None:
         """Let go of everything that is owned, and end; calling it twice is harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """The store at one moment; counters count since the daemon started.
+
+    Attributes:
+        sessions: records in it, as of the latest look.
+        bytes: on disk.
+        transactions, failures: writes that succeeded, and that did not.
+        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took.
+        pending_commits, oldest_seconds: commits that a crash would lose, and for how long the oldest waits.
+        failing: whether the latest write failed.
+        evictions, returns, fenced, damaged: sessions that gave up their place, came back, were taken over by another
+            daemon, and records that did not hold when they were asked for.
+    """
+
+    sessions: int = 0
+    bytes: int = 0
+    transactions: int = 0
+    failures: int = 0
+    written: int = 0
+    written_bytes: int = 0
+    write_seconds: float = 0.0
+    pending_commits: int = 0
+    oldest_seconds: float = 0.0
+    failing: bool = False
+    evictions: int = 0
+    returns: int = 0
+    fenced: int = 0
+    damaged: int = 0
 
 
 class StoreError(Exception):

@@ -94,11 +94,12 @@ class MemoryStore(Store):
             del rows[key]
             return True
 
-    def page(self, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
+    def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """Sorted by key."""
         with self._rows() as rows:
-            keys = sorted(key for key, row in rows.items() if not row.passed(now) and key > (after or ("", "")))
-            return [self._shown(key, rows[key]) for key in keys if model in (None, key[0])][:limit]
+            keys = sorted(key for key, row in rows.items() if not row.passed(now) and key > (after or ("", "", "")))
+            wanted = [key for key in keys if tenant in (None, key[0]) and model in (None, key[1])]
+            return [self._shown(key, rows[key]) for key in wanted[:limit]]
 
     def expire(self, now: float, limit: int) -> tuple[Key, ...]:
         """Forget those whose time has come."""
@@ -158,4 +159,4 @@ class MemoryStore(Store):
             record = decode(row.content)
         except Damaged as error:
             damage = str(error)
-        return Stored(*key, row.owner, row.epoch, len(row.content), record, damage)
+        return Stored(key, row.owner, row.epoch, len(row.content), record, damage)

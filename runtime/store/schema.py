@@ -16,13 +16,14 @@ VERSION = 2
 
 SCHEMA = """
 CREATE TABLE sessions (
+    tenant TEXT NOT NULL DEFAULT '',
     model TEXT NOT NULL,
     id TEXT NOT NULL,
     owner TEXT NOT NULL DEFAULT '',
     epoch INTEGER NOT NULL DEFAULT 1,
     expires_at REAL,
     record BLOB NOT NULL,
-    PRIMARY KEY (model, id)
+    PRIMARY KEY (tenant, model, id)
 );
 CREATE INDEX sessions_expire ON sessions (expires_at) WHERE expires_at IS NOT NULL;
 CREATE TABLE bundles (digest TEXT PRIMARY KEY, description TEXT NOT NULL)
@@ -74,7 +75,7 @@ def checked_version(connection: sqlite3.Connection) -> int:
 
 
 def _from_1(connection: sqlite3.Connection) -> None:
-    """Format 1 had no owners, no expiry and no descriptions of bundles."""
+    """Format 1 had no tenants, no owners, no expiry and no descriptions of bundles."""
     rows = connection.execute("SELECT model, id, record FROM sessions").fetchall()
     connection.execute("ALTER TABLE sessions RENAME TO sessions_1")
     _run(connection, SCHEMA)

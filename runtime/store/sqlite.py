@@ -38,21 +38,26 @@ BUSY_SECONDS = 10.0
 LOG_BYTES = 16 * 2**20
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-READ = "SELECT owner, epoch, expires_at, record FROM sessions WHERE model = ? AND id = ?"
+READ = "SELECT owner, epoch, expires_at, record FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
+EXPIRY = "SELECT expires_at FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
+OWNER = "SELECT owner FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 WALK = (
-    "SELECT model, id FROM sessions WHERE (model, id) > (?, ?) AND (? IS NULL OR model = ?) "
-    "AND (expires_at IS NULL OR expires_at > ?) ORDER BY model, id LIMIT ?"
+    "SELECT tenant, model, id FROM sessions WHERE (tenant, model, id) > (?, ?, ?) AND (? IS NULL OR tenant = ?) "
+    "AND (? IS NULL OR model = ?) AND (expires_at IS NULL OR expires_at > ?) ORDER BY tenant, model, id LIMIT ?"
 )
+EXPIRED = "SELECT tenant, model, id, owner FROM sessions WHERE expires_at <= ? LIMIT ?"
 INSERT = (
-    "INSERT INTO sessions (model, id, owner, epoch, expires_at, record) VALUES (?, ?, ?, 1, ?, ?) "
+    "INSERT INTO sessions (tenant, model, id, owner, epoch, expires_at, record) VALUES (?, ?, ?, ?, 1, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
 # The swap of every write that knows what it owns.
-UPDATE = "UPDATE sessions SET expires_at = ?, record = ? WHERE model = ? AND id = ? AND owner = ? AND epoch = ?"
-DELETE_OWNED = "DELETE FROM sessions WHERE model = ? AND id = ? AND owner = ? AND epoch = ?"
-RELEASE = "UPDATE sessions SET owner = '' WHERE model = ? AND id = ? AND owner = ? AND epoch = ?"
-CLAIM = "UPDATE sessions SET owner = ?, epoch = ? WHERE model = ? AND id = ?"
-DELETE = "DELETE FROM sessions WHERE model = ? AND id = ?"
+UPDATE = (
+    "UPDATE sessions SET expires_at = ?, record = ? WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
+)
+DELETE_OWNED = "DELETE FROM sessions WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
+RELEASE = "UPDATE sessions SET owner = '' WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
+CLAIM = "UPDATE sessions SET owner = ?, epoch = ? WHERE (tenant, model, id) = (?, ?, ?)"
+DELETE = "DELETE FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 
 
 class SqliteStore(Store):
@@ -115,7 +120,11 @@ class SqliteStore(Store):
     def holds(self, key: Key, now: float) -> bool:
         """A look at the row. One that has expired is cleared away, so that its name is free."""
         with self._reported():
-            row = self._open().execute("SELECT expires_at FROM sessions WHERE model = ? AND id = ?", key).fetchone()
+            row = (
+                self._open()
+                .execute("SELECT expires_at FROM sessions WHERE (tenant, model, id) = (?, ?, ?)", key)
+                .fetchone()
+            )
         if row is None:
             return False
         if not _passed(row[0], now):
@@ -129,27 +138,30 @@ class SqliteStore(Store):
     def remove(self, key: Key, *, take_over: bool = False) -> bool:
         """One transaction."""
         with self._transaction() as connection:
-            row = connection.execute("SELECT owner FROM sessions WHERE model = ? AND id = ?", key).fetchone()
+            row = connection.execute("SELECT owner FROM sessions WHERE (tenant, model, id) = (?, ?, ?)", key).fetchone()
             if row is None:
                 return False
             self._refuse_other(row[0], take_over)
             connection.execute(DELETE, key)
         return True
 
-    def page(self, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
+    def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """A walk along the primary key; each record is read by itself, so that a damaged one spoils no other."""
         with self._reported():
             connection = self._open()
-            keys = connection.execute(WALK, (*(after or ("", "")), model, model, now, limit)).fetchall()
+            keys = connection.execute(
+                WALK, (*(after or (tenant or "", "", "")), tenant, tenant, model, model, now, limit)
+            ).fetchall()
             return [shown for key in keys if (shown := _stored(connection, key)) is not None]
 
     def expire(self, now: float, limit: int) -> tuple[Key, ...]:
         """One transaction."""
+        with self._reported():
+            if not self._open().execute(EXPIRED, (now, 1)).fetchall():
+                return ()
         with self._transaction() as connection:
-            rows = connection.execute(
-                "SELECT model, id, owner FROM sessions WHERE expires_at <= ? LIMIT ?", (now, limit)
-            ).fetchall()
-            gone = [(model, name) for model, name, owner in rows if not owner or not self._owners.alive(owner)]
+            rows = connection.execute(EXPIRED, (now, limit)).fetchall()
+            gone = [tuple(key) for *key, owner in rows if not owner or not self._owners.alive(owner)]
             connection.executemany(DELETE, gone)
         return tuple(gone)
 
@@ -253,9 +265,12 @@ def _read(connection: sqlite3.Connection, key: Key) -> _Row | None:
     try:
         row = connection.execute(READ, key).fetchone()
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode & 0xFF not in CORRUPT:
+        # Python's own complaints about a value of the wrong kind have no code.
+        if getattr(error, "sqlite_errorcode", CORRUPT[0]) & 0xFF not in CORRUPT:
             raise
         raise Damaged(f"SQLite cannot read it ({error})") from error
+    if row is not None and not isinstance(row[3], bytes):
+        raise Damaged(f"it is {type(row[3]).__name__}, not bytes")
     return None if row is None else _Row(*row)
 
 
@@ -266,7 +281,7 @@ def _passed(expires_at: float | None, now: float) -> bool:
 def _checked(key: Key, content: bytes) -> SessionRecord:
     record = decode(content)
     if record.key != key:
-        raise Damaged(f"it is the record of {record.key}")
+        raise Damaged(f"it is the record of {record.key}, not of {key}")
     return record
 
 
@@ -280,4 +295,4 @@ def _stored(connection: sqlite3.Connection, key: Key) -> Stored | None:
         record = _checked(key, row.content)
     except Damaged as error:
         damage = str(error)
-    return Stored(*key, owner, epoch, length, record, damage)
+    return Stored(key, owner, epoch, length, record, damage)

@@ -15,7 +15,7 @@ from acclimate.runtime.store.memory import MemoryStore, Shelf
 from acclimate.runtime.store.sqlite import SqliteStore
 from tests.runtime.test_codec import record, same
 
-ONE, TWO = ("digits", "one"), ("digits", "two")
+ONE, TWO = ("", "digits", "one"), ("", "digits", "two")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 def new(key: Key = ONE, epoch: int = 0, expires_at: float | None = None, **changed: object) -> Write:
-    return Write(record(model=key[0], session_id=key[1], **changed), epoch, expires_at)
+    return Write(record(tenant=key[0], model=key[1], session_id=key[2], **changed), epoch, expires_at)
 
 
 def claimed(store: Store, key: Key = ONE, now: float = 0.0, **options: Any) -> Any:
@@ -69,8 +69,12 @@ def test_what_was_written_is_there_for_whoever_comes_next(place: Place) -> None:
     same(found, new().record)
     assert epoch == 2
     assert (after.count(), after.size() > 0) == (2, True)
-    assert claimed(after, ("digits", "none")) is None
-    assert [after.holds(key, 0.0) for key in (ONE, ("digits", "none"), ("other", "one"))] == [True, False, False]
+    assert claimed(after, ("", "digits", "none")) is None
+    assert [after.holds(key, 0.0) for key in (ONE, ("", "digits", "none"), ("other", "digits", "one"))] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_a_write_needs_the_epoch_it_is_owned_under(place: Place) -> None:
@@ -78,8 +82,10 @@ def test_a_write_needs_the_epoch_it_is_owned_under(place: Place) -> None:
     put(store, new())
     put(store, new(epoch=1, version=8))
     for wrong in (2, 7, 0):
-        assert store.write(Batch(writes=[new(epoch=wrong, version=99), new(("digits", f"x{wrong}"))])).fenced == (ONE,)
-    (one, *others) = store.page(None, None, 10, 0.0)
+        assert store.write(Batch(writes=[new(epoch=wrong, version=99), new(("", "digits", f"x{wrong}"))])).fenced == (
+            ONE,
+        )
+    (one, *others) = store.page(None, None, None, 10, 0.0)
     assert one.record is not None
     assert one.record.version == 8
     assert len(others) == 3, "what shares a transaction with a fenced write is written"
@@ -96,7 +102,7 @@ def test_a_living_owner_keeps_its_sessions_and_a_dead_one_loses_them(place: Plac
         second.remove(ONE)
     place.kill(first)
     assert claimed(second)[1] == 2
-    assert second.page(None, None, 1, 0.0)[0].owner == second.owner
+    assert second.page(None, None, None, 1, 0.0)[0].owner == second.owner
 
 
 def test_who_was_fenced_out_writes_and_deletes_nothing_any_more(place: Place) -> None:
@@ -107,7 +113,7 @@ def test_who_was_fenced_out_writes_and_deletes_nothing_any_more(place: Place) ->
     assert first.write(Batch(writes=[new(epoch=1, version=99)])).fenced == (ONE,)
     first.write(Batch(deleted={ONE: 1}, released={ONE: 1}))
     assert first.write(Batch(writes=[new(version=99)])).fenced == (ONE,), "a session of this name exists"
-    stored = second.page(None, None, 1, 0.0)[0]
+    stored = second.page(None, None, None, 1, 0.0)[0]
     assert stored.record is not None
     assert (stored.owner, stored.epoch, stored.record.version) == (second.owner, 2, 50)
 
@@ -132,14 +138,14 @@ def test_a_claim_that_is_not_accepted_changes_nothing(place: Place) -> None:
 
     with pytest.raises(ValueError, match="not this one"):
         second.claim(ONE, 0.0, refuse)
-    assert [(s.owner, s.epoch) for s in first.page(None, None, 1, 0.0)] == [("", 1)]
+    assert [(s.owner, s.epoch) for s in first.page(None, None, None, 1, 0.0)] == [("", 1)]
 
 
 def test_deleting(place: Place) -> None:
     store = place.join()
     put(store, new(), new(TWO))
     store.write(Batch(deleted={ONE: 1, TWO: 9}))
-    assert [stored.key for stored in store.page(None, None, 9, 0.0)] == [TWO]
+    assert [stored.key for stored in store.page(None, None, None, 9, 0.0)] == [TWO]
     store.write(Batch(deleted={TWO: 1}, writes=[new(TWO, version=3)]))
     assert claimed(store, TWO)[0].version == 3, "deleted and created again in one batch"
     assert [store.remove(TWO), store.remove(TWO)] == [True, False]
@@ -147,21 +153,23 @@ def test_deleting(place: Place) -> None:
 
 def test_pages_follow_each_other_in_order(place: Place) -> None:
     store = place.join()
-    keys = [(model, name) for model in ("a", "b") for name in ("-", "0", "A", "B", "a", "aa")]
+    names = ("-", "0", "A", "B", "a", "aa")
+    keys = [(tenant, model, name) for tenant in ("", "t") for model in ("a", "b") for name in names]
     put(store, *(new(key) for key in reversed(keys)))
     seen: list[Key] = []
-    while page := store.page(None, seen[-1] if seen else None, 5, 0.0):
+    while page := store.page(None, None, seen[-1] if seen else None, 5, 0.0):
         seen += [stored.key for stored in page]
     assert seen == sorted(keys)
-    assert [stored.key for stored in store.page("b", ("a", "aa"), 2, 0.0)] == sorted(keys)[6:8]
-    assert store.page("c", None, 5, 0.0) == []
+    assert [stored.key for stored in store.page("", "b", ("", "a", "aa"), 2, 0.0)] == sorted(keys)[6:8]
+    assert [stored.key for stored in store.page("t", None, None, 99, 0.0)] == sorted(keys)[12:]
+    assert store.page("t", "c", None, 5, 0.0) == store.page("u", None, None, 5, 0.0) == []
 
 
 def test_what_has_expired_is_as_good_as_deleted(place: Place) -> None:
     first, second = place.join(), place.join()
-    put(first, new(expires_at=10.0), new(TWO, expires_at=30.0), new(("digits", "kept")))
+    put(first, new(expires_at=10.0), new(TWO, expires_at=30.0), new(("", "digits", "kept")))
     assert claimed(first, now=10.0) is None
-    assert [stored.session_id for stored in first.page(None, None, 9, 10.0)] == ["kept", "two"]
+    assert [stored.key[2] for stored in first.page(None, None, None, 9, 10.0)] == ["kept", "two"]
     assert second.expire(99.0, 9) == (), "a living owner deletes its own"
     first.close()
     assert second.expire(9.0, 9) == ()
