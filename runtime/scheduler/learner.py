@@ -143,8 +143,7 @@ class Learner:
         rows = sessions[0].cohort.recipe.batch_rows
         gathered = {session.key: session.buffer.take(rows) for session in sessions}
         # A recipe with a pace looks at what it gathers, and may rest; only then it is known who has to pay.
-        paced = sessions[0].cohort.recipe.pace is not None
-        paying = sessions if paced else self._paying(sessions, rows)
+        paying = sessions if sessions[0].cohort.recipe.pace is not None else self._paying(sessions, rows)
         if paying:
             await self._take_step(paying, [gathered[session.key] for session in paying], replying=replying)
         return True
@@ -164,7 +163,7 @@ class Learner:
                 late = not self._in_time(session, len(part), deadline)
                 if late or not await self._room(1, True):
                     why = Outcome.SKIPPED_DEADLINE if late else Outcome.SKIPPED_STORE
-                    self._report(undone(session, why, len(part), 0.0))
+                    self._in_vain([session], why, len(part), 0.0)
                     continue
                 unlabelled = np.full(len(part), UNKNOWN, np.int64)
                 result = await self._take_step([session], [Gathered(part, unlabelled)], deadline, replying=True)
@@ -173,16 +172,14 @@ class Learner:
         return answers
 
     def _in_time(self, session: Session, rows: int, deadline: float | None) -> bool:
-        estimate = self._cost(session.cohort).estimate(rows) / 1e3
-        return deadline is None or self._clock.monotonic() + estimate < deadline
+        return deadline is None or self._clock.monotonic() + self._cost(session.cohort).estimate(rows) / 1e3 < deadline
 
     def _paying(self, sessions: list[Session], rows: int) -> list[Session]:
         """The sessions that can pay for a step over `rows` samples of each; the others are told of."""
         estimate = self._cost(sessions[0].cohort).estimate(rows)
         paying = [s for s in sessions if self._afford(s, estimate)]
-        for session in sessions:
-            if session not in paying:
-                self._report(undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
+        for session in (s for s in sessions if s not in paying):
+            self._report(undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
         return paying
 
     async def _take_step(
@@ -226,11 +223,12 @@ class Learner:
         self._commit(sessions, epochs, computed, rows)
         return computed.result
 
-    def _in_vain(self, sessions: list[Session], outcome: Outcome, rows: int, ms: float) -> None:
+    def _in_vain(self, sessions: list[Session], outcome: Outcome, rows: int, ms: float) -> StepResult | None:
         for session in sessions:
             if ms:
                 self._pay(session, ms / len(sessions))
             self._report(undone(session, outcome, rows, ms / len(sessions)))
+        return None
 
     def _commit(self, sessions: list[Session], epochs: list[int], computed: Computed, rows: int) -> None:
         result, cohort = computed.result, sessions[0].cohort
@@ -291,8 +289,8 @@ class Learner:
         own = session.cohort.bank.gather([session.row])
         if not budget.affordable(own, estimate, self.budget_time(session))[0]:
             return False
-        alone = self._process is None or self._limits.sample_period is not None
-        return alone or bool(budget.affordable(self._process, estimate, self._clock.monotonic())[0])
+        process = self._process if self._limits.sample_period is None else None
+        return process is None or bool(budget.affordable(process, estimate, self._clock.monotonic())[0])
 
     def budget_time(self, session: Session) -> float:
         """The time, in seconds, at which the session's bucket stands."""

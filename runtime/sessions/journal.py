@@ -149,7 +149,7 @@ class Journal:
             if self.failing or self._ended:
                 return False
             await self._turn.wait()
-        return True
+        return not self.failing
 
     async def run(self) -> None:
         """Write what is due until `end`."""

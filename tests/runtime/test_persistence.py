@@ -290,7 +290,7 @@ async def test_a_session_that_does_not_fit_is_let_go_of_again(tmp_path: Path) ->
         assert journal is not None
         clock.advance(1.0)
         await until_async(lambda: not journal._waiting, "the claim to be given back")
-        assert other._parts.residency.keeping.store.page(None, None, None, 1, 0.0)[0].owner == ""
+        assert database(tmp_path).page(None, None, None, 1, 0.0)[0].owner == ""
 
 
 async def taken(events: AsyncIterator[Event], count: int) -> list[Event]:
