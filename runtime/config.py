@@ -208,7 +208,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration: {file} is not TOML ({error})") from error
     store = document.get("store")
     if isinstance(store, dict) and store.get("path"):
-        document["store"] = store | {"path": file.parent / str(store["path"])}
+        document["store"] = store | {"path": str(file.parent / str(store["path"]))}
     if isinstance(document.get("bundles"), list):
         document["bundles"] = [file.parent / str(path) for path in document["bundles"]]
     return document

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from acclimate.runtime.config_adaptation import NonNegative, Section
-
-
-def _path(value: object) -> object:
-    """An empty path is none, so that the environment can say so."""
-    return None if value == "" else value
 
 
 class Store(Section):
     """The embedded store; without a path sessions live in memory and end with the process."""
 
-    path: Annotated[Path | None, BeforeValidator(_path)] = Field(
-        None,
+    path: str = Field(
+        "",
         description="SQLite file that sessions are stored in, made if it is not there; in a file relative to the file; "
         "empty: none",
     )
     loss_seconds: float = Field(
-        1.0, gt=0, le=3600, allow_inf_nan=False,
+        1.0, ge=0.01, le=3600, allow_inf_nan=False,
         description="a crash loses no more than so many seconds of commits: learning waits where writing is slower",
     )  # fmt: skip
     loss_commits: int = Field(32, ge=1, le=1_000_000, description="and no more than so many commits")

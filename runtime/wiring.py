@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.restoration.policy import PREFIX
@@ -23,9 +24,12 @@ from acclimate.runtime.sessions.keeping import Keeping
 from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
 from acclimate.runtime.sessions.store_thread import StoreThread
 from acclimate.runtime.sessions.table import Limits, SessionTable
+from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.types import Budget
+
+__all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
 
 # A client may send this many times the batch size in one request.
 REQUEST_BATCHES = 16
@@ -81,7 +85,7 @@ def open_store(config: Config) -> Store | None:
         StoreError: it cannot be opened.
     """
     chosen = config.store
-    return None if chosen.path is None else SqliteStore(chosen.path, chosen.synchronous)
+    return SqliteStore(Path(chosen.path), chosen.synchronous) if chosen.path else None
 
 
 def build_service(

@@ -34,17 +34,8 @@ class Owners:
         """Whether a daemon of this name runs; the file of one that does not is cleared away."""
         if owner == self.name:
             return self._file is not None
-        try:
-            file = os.open(self._path(owner), os.O_RDWR)
-        except FileNotFoundError:
-            return False
-        try:
-            # Shared, so that two daemons that ask at once do not take each other for the owner.
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if held(self._path(owner)):
             return True
-        finally:
-            os.close(file)
         self._path(owner).unlink(missing_ok=True)
         return False
 
@@ -59,3 +50,24 @@ class Owners:
 
     def _path(self, owner: str) -> Path:
         return self._folder / f"{owner}.lock"
+
+
+def folder_of(path: Path) -> Path:
+    """Where the lock files of a store's owners lie."""
+    return path.with_name(f"{path.name}.owners")
+
+
+def held(path: Path) -> bool:
+    """Whether a process that is alive holds the lock on a file."""
+    try:
+        file = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared, so that two daemons that ask at once do not take each other for the owner.
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False

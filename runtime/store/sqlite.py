@@ -29,7 +29,7 @@ from acclimate.runtime.store.base import (
     Written,
 )
 from acclimate.runtime.store.codec import decode, encode
-from acclimate.runtime.store.owners import Owners
+from acclimate.runtime.store.owners import Owners, folder_of
 from acclimate.runtime.store.schema import WrongFormat, prepare
 
 Synchronous = Literal["full", "normal"]
@@ -84,7 +84,7 @@ class SqliteStore(Store):
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             with self._reported():
                 prepare(self._open())
-            self._owners = Owners(path.with_name(f"{path.name}.owners"))
+            self._owners = Owners(folder_of(path))
         except (OSError, StoreError, WrongFormat) as error:
             self._drop()
             raise StoreError(f"{path}: {error}") from error
@@ -152,7 +152,7 @@ class SqliteStore(Store):
             keys = connection.execute(
                 WALK, (*(after or (tenant or "", "", "")), tenant, tenant, model, model, now, limit)
             ).fetchall()
-            return [shown for key in keys if (shown := _stored(connection, key)) is not None]
+            return [shown for key in keys if (shown := stored(connection, key)) is not None]
 
     def expire(self, now: float, limit: int) -> tuple[Key, ...]:
         """One transaction."""
@@ -285,7 +285,8 @@ def _checked(key: Key, content: bytes) -> SessionRecord:
     return record
 
 
-def _stored(connection: sqlite3.Connection, key: Key) -> Stored | None:
+def stored(connection: sqlite3.Connection, key: Key) -> Stored | None:
+    """The record under a key, whether it holds or not; None if there is none."""
     owner, epoch, length, record, damage = "", 0, 0, None, ""
     try:
         row = _read(connection, key)
