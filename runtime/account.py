@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
 from acclimate.adapters.outcome import Outcome
@@ -14,9 +14,12 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.predictor import Answer
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
-from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.types import Event, EventKind, ModelSnapshot
+
+Noted = Callable[[Session, EventKind | None, bool], None]
+"""Told of every session that something happened to, what it was (None: it answered), and whether its version moved."""
 
 EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_back": EventKind.ROLLED_BACK}
 
@@ -24,8 +27,11 @@ EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_
 class Account:
     """The tallies of every model, and the telemetry of all its predictions together."""
 
-    def __init__(self, models: Mapping[str, Engine], hub: EventHub, clock: Clock) -> None:
+    def __init__(
+        self, models: Mapping[str, Engine], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
+    ) -> None:
         self._engines = models
+        self._noted = noted
         self._hub = hub
         self._clock = clock
         self.tallies = {name: Tally() for name in models}
@@ -47,6 +53,7 @@ class Account:
             session.account.requests += 1
             session.account.samples += len(answer.logits)
             session.last_used_at = self._clock.wall()
+            self._noted(session, None, False)
 
     def stepped(self, report: StepReport) -> None:
         """Count one session's part in a step, and tell watchers."""
@@ -96,6 +103,11 @@ class Account:
     def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
         """Tell watchers of something a client did."""
         self._tell(session, kind, version_before, samples=samples)
+
+    def absent(self, key: SessionKey, kind: EventKind) -> None:
+        """Tell watchers of something that happened to a session that is not live."""
+        tenant, model, session_id = key
+        self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
     def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
         """One model's figures; safe from any thread."""
@@ -159,6 +171,7 @@ class Account:
         after: int | None = None,
         restored_to: int = 0,
     ) -> None:
+        self._noted(session, kind, (session.version if after is None else after) != before)
         self._hub.publish(
             Event(
                 kind=kind,
@@ -171,5 +184,6 @@ class Account:
                 cost_ms=ms,
                 samples=samples,
                 restored_to=restored_to,
+                tenant=session.tenant,
             )
         )

@@ -7,6 +7,8 @@ AcclimateError
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
 ├── ResourceExhausted    a queue, quota or budget is full; `retry_after_seconds` says when to come back
 ├── Unavailable          draining or not ready
+├── Aborted              somebody else has, or changed, what the request is about
+├── DataLoss             what was stored does not hold any more
 └── DeadlineExceeded     the client's deadline passed before the work began
 
 Any other exception is a defect: clients read "internal", the log reads everything.
@@ -28,6 +30,8 @@ class Code(StrEnum):
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     UNAVAILABLE = "UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    ABORTED = "ABORTED"
+    DATA_LOSS = "DATA_LOSS"
 
 
 class AcclimateError(Exception):
@@ -85,3 +89,15 @@ class DeadlineExceeded(AcclimateError):
     """The deadline passed before the work began; nothing was changed."""
 
     code = Code.DEADLINE_EXCEEDED
+
+
+class Aborted(AcclimateError):
+    """Somebody else has, or changed, what the request is about; look again before another try."""
+
+    code = Code.ABORTED
+
+
+class DataLoss(AcclimateError):
+    """What was stored does not hold any more; a retry does not help."""
+
+    code = Code.DATA_LOSS

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float, Kind, Layout
 from acclimate.adapters.manifest import Lora
+from acclimate.runtime.store.base import StoreSnapshot
 
 Scalar = bool | int | float | str
 
@@ -171,13 +172,18 @@ class EventKind(StrEnum):
     FEEDBACK = "feedback"
     SEEDED = "seeded"
     DRIFTED = "drifted"
+    EVICTED = "evicted"
+    RETURNED = "returned"
+    EXPIRED = "expired"
+    FENCED = "fenced"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.
 
-    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's.
+    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's. `tenant` is
+    whose session it is, for the hub to know who may hear of it.
     """
 
     kind: EventKind
@@ -190,6 +196,7 @@ class Event:
     cost_ms: float = 0.0
     samples: int = 0
     restored_to: int = 0
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,3 +297,4 @@ class ServiceSnapshot:
     queue_depth: int
     watchers: int
     models: tuple[ModelSnapshot, ...]
+    store: StoreSnapshot

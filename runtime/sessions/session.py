@@ -19,7 +19,7 @@ from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
-SessionKey = tuple[str, str]
+SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
@@ -48,7 +48,8 @@ class Session:
     `version` counts every change of what serves the session, resets included, and names the parameters that
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
     the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
-    they learnt, and are answered by the source's model until steps have caught up with their stream.
+    they learnt, and are answered by the source's model until steps have caught up with their stream. A session that
+    is not used for `ttl_seconds` is deleted for good; None: never. `pins` counts the requests that are under way.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Session:
     last_used_at: float
     buffer: SampleBuffer
     answers: AnswerLog
+    tenant: str = ""
     from_sequence: bool = False
     state: SessionState = SessionState.PRISTINE
     version: int = 0
@@ -66,6 +68,8 @@ class Session:
     folded: Folded | None = None
     stepping: bool = False
     behind: bool = False
+    ttl_seconds: float | None = None
+    pins: int = 0
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     telemetry: Telemetry = field(default_factory=Telemetry)
@@ -73,8 +77,8 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Model and id."""
-        return self.model, self.id
+        """Tenant, model and id; two tenants may have sessions of one model and id."""
+        return self.tenant, self.model, self.id
 
     @property
     def open(self) -> bool:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
+from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
-from acclimate.runtime.types import Budget, CreateSession
+from acclimate.runtime.store.base import SessionRecord
+from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
@@ -39,6 +41,7 @@ class Limits:
     default_recipe: str
     default_parameters: Mapping[str, float]
     default_budget: Budget
+    default_ttl_seconds: float | None = None
 
 
 class SessionTable:
@@ -70,9 +73,7 @@ class SessionTable:
             NotFound: no such model. AlreadyExists: the id is taken. InvalidArgument: id, recipe, parameter or
             budget is not acceptable. ResourceExhausted: the table is full. Nothing is changed then.
         """
-        engine = self._engines.get(request.model)
-        if engine is None:
-            raise unknown_model(request.model, self._engines)
+        engine = self.engine(request.model)
         session_id = uuid.uuid4().hex if request.session_id is None else request.session_id
         if not SESSION_ID.fullmatch(session_id):
             raise InvalidArgument(
@@ -81,7 +82,7 @@ class SessionTable:
                 "starting with a letter or digit",
                 session_id=session_id[:140],
             )
-        key = (request.model, session_id)
+        key = self.key(request.model, session_id)
         if key in self._sessions:
             raise AlreadyExists(
                 "SESSION_EXISTS",
@@ -90,33 +91,68 @@ class SessionTable:
             )
         chosen = _checked_budget(request.budget or self._limits.default_budget)
         recipe = self._limits.default_recipe if request.recipe is None else request.recipe
-        cohort = self._cohort(engine, request, recipe)
+        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+        cohort = self._cohort(engine, own)
         if len(self._sessions) >= self._limits.max_sessions:
             raise ResourceExhausted(
                 "SESSIONS_FULL",
                 f"{len(self._sessions)} sessions are open, as many as sessions.max_sessions allows; delete some",
                 limit=self._limits.max_sessions,
             )
+        session = self._placed(key, cohort)
+        session.from_sequence, session.ttl_seconds = from_sequence, self._limits.default_ttl_seconds
+        set_budget(session, chosen, self._clock.monotonic())
+        self._sessions[key] = session
+        self.created[request.model] += 1
+        return session
+
+    def revive(self, record: SessionRecord, folded: Folded | None, now: Moment) -> Session:
+        """Open the session that a record describes, `folded` being what answers it.
+
+        Raises:
+            NotFound: the model is not served. FailedPrecondition: the record is of another bundle, or of a layout or
+            recipe that this daemon does not have. Nothing is changed then.
+        """
+        engine = self.engine(record.model)
+        check_record(record, engine.manifest)
+        try:
+            key = cohort_key(record.model, record.recipe, record.parameters, {})
+            cohort = self._cohort(engine, key)
+        except InvalidArgument as error:
+            raise FailedPrecondition(error.reason, error.message, session=record.session_id) from error
+        session = self._placed(record.key, cohort)
+        try:
+            reinstate(session, record, folded, now)
+        except FailedPrecondition:
+            self._give_up(session)
+            raise
+        self._sessions[record.key] = session
+        return session
+
+    def glimpse(self, record: SessionRecord, now: Moment) -> SessionView:
+        """A session as its owner would see it if it were live; `revive` says what is raised."""
+        session = self.revive(record, None, now)
+        view = session.view(now.budget)
+        self.evict(session)
+        return view
+
+    def _placed(self, key: SessionKey, cohort: Cohort) -> Session:
+        """A session in a row of its own, not yet in the table."""
         self._cohorts[cohort.key] = cohort
         now, labels = self._clock.wall(), cohort.recipe.reads_labels
-        session = Session(
-            model=request.model,
-            id=session_id,
+        return Session(
+            tenant=key[0],
+            model=key[1],
+            id=key[2],
             cohort=cohort,
             row=cohort.bank.allocate(),
             created_at=now,
             last_used_at=now,
             buffer=SampleBuffer(self._limits.buffer_rows, self._limits.buffer_rows if labels else 0),
             answers=AnswerLog(self._limits.remembered_answers),
-            from_sequence=from_sequence,
         )
-        set_budget(session, chosen, self._clock.monotonic())
-        self._sessions[key] = session
-        self.created[request.model] += 1
-        return session
 
-    def _cohort(self, engine: Engine, request: CreateSession, recipe: str) -> Cohort:
-        key = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+    def _cohort(self, engine: Engine, key: CohortKey) -> Cohort:
         cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards, self._watch)
         if cohort.recipe.batch_rows > self._limits.buffer_rows:
             raise InvalidArgument(
@@ -127,9 +163,28 @@ class SessionTable:
             )
         return cohort
 
+    def key(self, model: str, session_id: str) -> SessionKey:
+        """What a session of this name is found under."""
+        return "", model, session_id
+
+    def serves(self, model: str) -> bool:
+        """Whether there is such a model."""
+        return model in self._engines
+
+    def engine(self, model: str) -> Engine:
+        """What computes the model; NotFound if it is not served."""
+        engine = self._engines.get(model)
+        if engine is None:
+            raise unknown_model(model, self._engines)
+        return engine
+
+    def at(self, key: SessionKey) -> Session | None:
+        """The live session under a key, or None."""
+        return self._sessions.get(key)
+
     def find(self, model: str, session_id: str) -> Session | None:
         """The session, or None."""
-        return self._sessions.get((model, session_id))
+        return self._sessions.get(self.key(model, session_id))
 
     def get(self, model: str, session_id: str) -> Session:
         """The session.
@@ -139,7 +194,7 @@ class SessionTable:
         """
         if model not in self._engines:
             raise unknown_model(model, self._engines)
-        session = self._sessions.get((model, session_id))
+        session = self.find(model, session_id)
         if session is None:
             raise NotFound(
                 "SESSION_NOT_FOUND",
@@ -152,15 +207,22 @@ class SessionTable:
 
     def close(self, session: Session) -> None:
         """Forget a session and give its row back."""
-        session.close()
+        self.evict(session)
+        self.deleted[session.model] += 1
+
+    def evict(self, session: Session) -> None:
+        """Give a session's row back; it may live on in a store."""
         del self._sessions[session.key]
+        self._give_up(session)
+
+    def _give_up(self, session: Session) -> None:
+        session.close()
         if session.cohort.bank.live == 0:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
-        self.deleted[session.model] += 1
 
-    def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:
-        """Sessions ordered by model and id, after the token's place, and the token of the next page.
+    def cursor(self, model: str | None, size: int, token: str) -> tuple[int, SessionKey | None]:
+        """How many sessions a page holds, and the place after which it begins.
 
         Raises:
             InvalidArgument: a negative size, or a token this table did not give out. NotFound: no such model.
@@ -169,12 +231,18 @@ class SessionTable:
             raise InvalidArgument("PAGE_SIZE_INVALID", f"page_size is {size}; it must not be negative", page_size=size)
         if model is not None and model not in self._engines:
             raise unknown_model(model, self._engines)
-        size = min(size or DEFAULT_PAGE, MAX_PAGE)
-        keys = sorted(key for key in self._sessions if model is None or key[0] == model)
-        start = bisect_right(keys, _decode(token)) if token else 0
+        return min(size or DEFAULT_PAGE, MAX_PAGE), _decode(token) if token else None
+
+    def page(
+        self, model: str | None, size: int, after: SessionKey | None, stored: Iterable[SessionKey] = ()
+    ) -> tuple[list[SessionKey], str]:
+        """Keys of live and `stored` sessions in order, those after a place, and the token of the next page."""
+        live = {key for key in self._sessions if model in (None, key[1])}
+        keys = sorted(live | set(stored))
+        start = bisect_right(keys, after) if after else 0
         page = keys[start : start + size]
         more = start + size < len(keys)
-        return [self._sessions[key] for key in page], _encode(page[-1]) if more else ""
+        return page, _encode(page[-1]) if more else ""
 
 
 def unknown_model(name: str, known: Iterable[str]) -> NotFound:
@@ -199,9 +267,9 @@ def _encode(key: SessionKey) -> str:
 
 def _decode(token: str) -> SessionKey:
     try:
-        model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
+        tenant, model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
     except (ValueError, binascii.Error):
         raise InvalidArgument(
             "PAGE_TOKEN_INVALID", "page_token was not given out by this daemon; start again without one"
         ) from None
-    return model, session_id
+    return tenant, model, session_id

@@ -135,6 +135,10 @@ class SessionEvent(_message.Message):
         KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
         KIND_SEEDED: _ClassVar[SessionEvent.Kind]
         KIND_DRIFTED: _ClassVar[SessionEvent.Kind]
+        KIND_EXPIRED: _ClassVar[SessionEvent.Kind]
+        KIND_EVICTED: _ClassVar[SessionEvent.Kind]
+        KIND_RETURNED: _ClassVar[SessionEvent.Kind]
+        KIND_FENCED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -146,6 +150,10 @@ class SessionEvent(_message.Message):
     KIND_FEEDBACK: SessionEvent.Kind
     KIND_SEEDED: SessionEvent.Kind
     KIND_DRIFTED: SessionEvent.Kind
+    KIND_EXPIRED: SessionEvent.Kind
+    KIND_EVICTED: SessionEvent.Kind
+    KIND_RETURNED: SessionEvent.Kind
+    KIND_FENCED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
