@@ -171,5 +171,6 @@ class Account:
                 cost_ms=ms,
                 samples=samples,
                 restored_to=restored_to,
+                tenant=session.tenant,
             )
         )

@@ -177,7 +177,8 @@ class EventKind(StrEnum):
 class Event:
     """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.
 
-    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's.
+    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's. `tenant` is
+    whose session it is, for the hub to know who may hear of it.
     """
 
     kind: EventKind
@@ -190,6 +191,7 @@ class Event:
     cost_ms: float = 0.0
     samples: int = 0
     restored_to: int = 0
+    tenant: str = ""
 
 
 @dataclass(frozen=True, slots=True)

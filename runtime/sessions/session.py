@@ -14,12 +14,13 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.outputs import AsIs
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.security.caller import NOBODY
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
-SessionKey = tuple[str, str]
+SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
@@ -59,6 +60,7 @@ class Session:
     last_used_at: float
     buffer: SampleBuffer
     answers: AnswerLog
+    tenant: str = NOBODY
     from_sequence: bool = False
     state: SessionState = SessionState.PRISTINE
     version: int = 0
@@ -73,8 +75,8 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Model and id."""
-        return self.model, self.id
+        """Tenant, model and id; two tenants may have sessions of one model and id."""
+        return self.tenant, self.model, self.id
 
     @property
     def open(self) -> bool:

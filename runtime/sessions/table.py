@@ -1,4 +1,8 @@
-"""Every live session, by model and id: opening, finding, listing, resetting, closing."""
+"""Every live session, by tenant, model and id: opening, finding, listing, resetting, closing.
+
+The tenant is the caller's (`security/caller.py`), read here and nowhere between here and the edge: whatever asks for
+a session by its name gets one of the caller's own, or is told that there is none.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +21,8 @@ from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.security.caller import current
+from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
@@ -45,11 +51,18 @@ class SessionTable:
     """Live sessions and their cohorts. Touched on the event loop's thread only."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], guards: Guards, limits: Limits, clock: Clock, watch: Watch | None = None
+        self,
+        engines: Mapping[str, Engine],
+        guards: Guards,
+        limits: Limits,
+        clock: Clock,
+        watch: Watch | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._engines = engines
         self._guards = guards
         self._watch = watch
+        self._quotas = quotas
         self._limits = limits
         self._clock = clock
         self._sessions: dict[SessionKey, Session] = {}
@@ -81,7 +94,8 @@ class SessionTable:
                 "starting with a letter or digit",
                 session_id=session_id[:140],
             )
-        key = (request.model, session_id)
+        tenant = current().tenant
+        key = (tenant, request.model, session_id)
         if key in self._sessions:
             raise AlreadyExists(
                 "SESSION_EXISTS",
@@ -97,6 +111,8 @@ class SessionTable:
                 f"{len(self._sessions)} sessions are open, as many as sessions.max_sessions allows; delete some",
                 limit=self._limits.max_sessions,
             )
+        if self._quotas is not None:
+            self._quotas.open(tenant, cohort.bank.row_bytes)
         self._cohorts[cohort.key] = cohort
         now, labels = self._clock.wall(), cohort.recipe.reads_labels
         session = Session(
@@ -108,6 +124,7 @@ class SessionTable:
             last_used_at=now,
             buffer=SampleBuffer(self._limits.buffer_rows, self._limits.buffer_rows if labels else 0),
             answers=AnswerLog(self._limits.remembered_answers),
+            tenant=tenant,
             from_sequence=from_sequence,
         )
         set_budget(session, chosen, self._clock.monotonic())
@@ -129,7 +146,7 @@ class SessionTable:
 
     def find(self, model: str, session_id: str) -> Session | None:
         """The session, or None."""
-        return self._sessions.get((model, session_id))
+        return self._sessions.get((current().tenant, model, session_id))
 
     def get(self, model: str, session_id: str) -> Session:
         """The session.
@@ -139,7 +156,7 @@ class SessionTable:
         """
         if model not in self._engines:
             raise unknown_model(model, self._engines)
-        session = self._sessions.get((model, session_id))
+        session = self.find(model, session_id)
         if session is None:
             raise NotFound(
                 "SESSION_NOT_FOUND",
@@ -154,13 +171,15 @@ class SessionTable:
         """Forget a session and give its row back."""
         session.close()
         del self._sessions[session.key]
+        if self._quotas is not None:
+            self._quotas.close(session.tenant, session.cohort.bank.row_bytes)
         if session.cohort.bank.live == 0:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
         self.deleted[session.model] += 1
 
     def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:
-        """Sessions ordered by model and id, after the token's place, and the token of the next page.
+        """The caller's sessions ordered by model and id, after the token's place, and the token of the next page.
 
         Raises:
             InvalidArgument: a negative size, or a token this table did not give out. NotFound: no such model.
@@ -170,8 +189,9 @@ class SessionTable:
         if model is not None and model not in self._engines:
             raise unknown_model(model, self._engines)
         size = min(size or DEFAULT_PAGE, MAX_PAGE)
-        keys = sorted(key for key in self._sessions if model is None or key[0] == model)
-        start = bisect_right(keys, _decode(token)) if token else 0
+        tenant = current().tenant
+        keys = sorted(key for key in self._sessions if key[0] == tenant and model in (None, key[1]))
+        start = bisect_right(keys, _decode(token, tenant)) if token else 0
         page = keys[start : start + size]
         more = start + size < len(keys)
         return [self._sessions[key] for key in page], _encode(page[-1]) if more else ""
@@ -197,11 +217,13 @@ def _encode(key: SessionKey) -> str:
     return base64.urlsafe_b64encode("\0".join(key).encode()).decode()
 
 
-def _decode(token: str) -> SessionKey:
+def _decode(token: str, tenant: str) -> SessionKey:
     try:
-        model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
+        owner, model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
     except (ValueError, binascii.Error):
+        owner, model, session_id = "\0", "", ""
+    if owner != tenant:
         raise InvalidArgument(
             "PAGE_TOKEN_INVALID", "page_token was not given out by this daemon; start again without one"
-        ) from None
-    return model, session_id
+        )
+    return owner, model, session_id
