@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 
 from acclimate.runtime.security import certificates
@@ -17,8 +19,10 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
         CertificateError: the files cannot be used now. Should they break later, the last good ones stay.
     """
     source = Reloading(files, _configuration)
+    # The stubs forget that None means no change.
+    renewed: Any = source.renewed
     return grpc.dynamic_ssl_server_credentials(
-        source.latest, source.renewed, require_client_authentication=files.client_ca is not None
+        source.latest, renewed, require_client_authentication=files.client_ca is not None
     )
 
 

@@ -23,7 +23,7 @@ from acclimate.runtime.security.guard import Guard
 
 Requests: TypeAlias = AsyncIterator[Any]
 # What gRPC calls the names of a verified client certificate.
-CERTIFICATE_NAMES = {"common_name": "x509_common_name", "san": "x509_dns"}
+CERTIFICATE_NAMES = {"common_name": "x509_common_name", "san": "peer_dns"}
 
 log = structlog.stdlib.get_logger("acclimate.security")
 

@@ -49,7 +49,7 @@ def read(files: TlsFiles) -> Pem:
         _bytes(files.key, "security.tls_key"),
         None if files.client_ca is None else _bytes(files.client_ca, "security.tls_client_ca"),
     )
-    http_context(files)
+    _context(files)
     return pem
 
 
@@ -59,6 +59,11 @@ def http_context(files: TlsFiles) -> ssl.SSLContext:
     Raises:
         CertificateError: see `read`.
     """
+    read(files)
+    return _context(files)
+
+
+def _context(files: TlsFiles) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
