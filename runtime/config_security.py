@@ -30,7 +30,7 @@ class Security(Section):
     tenant_from_certificate: Literal["no", "common_name", "san"] = Field(
         "no",
         description="a client without a token is the tenant that its certificate names: as the common name, or as the "
-        "first DNS or URI name",
+        "first DNS name (`san`)",
     )
     tokens: str = Field("", description="token file, see `acclimate token`; empty: whoever connects may do everything")
     trusted_keys: str = Field(
