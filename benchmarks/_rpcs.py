@@ -120,19 +120,17 @@ def richer(session: str) -> list[tuple[str, Message]]:
     ]
 
 
-def ask(
-    channel: grpc.Channel, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any = ()
-) -> Outcome:
+def ask(channel: Any, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any = ()) -> Outcome:
     """Send one message, whatever the kind of the rpc, and say how it ended; a watch that stands is left, and OK."""
     try:
         return Outcome(grpc.StatusCode.OK, replies=_replies(channel, method, payload, descriptor, metadata))
     except grpc.RpcError as error:
-        trailers = dict(error.trailing_metadata() or ())
+        trailers: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
         return Outcome(error.code(), error.details() or "", trailers.get("grpc-status-details-bin", b""))
 
 
 def _replies(
-    channel: grpc.Channel, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any
+    channel: Any, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any
 ) -> tuple[bytes, ...]:
     options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "metadata": tuple(metadata)}
     if descriptor.client_streaming:

@@ -51,7 +51,8 @@ def test_over_its_rate_a_tenant_is_told_when_to_come_back_and_others_are_served(
             info(channel, mine)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert "quotas.requests_per_s" in caught.value.details()
-        pushback = int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"])
+        trailers: Any = caught.value.trailing_metadata()
+        pushback = int(dict(trailers)["grpc-retry-pushback-ms"])
         assert 0 < pushback <= 100_000
         kinds = (error_details_pb2.ErrorInfo, error_details_pb2.QuotaFailure, error_details_pb2.RetryInfo)
         details = rpc_status.from_call(caught.value).details

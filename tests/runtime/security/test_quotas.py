@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from acclimate.runtime.security.caller import Caller, Role, enter
 from acclimate.runtime.security.quotas import Quotas, Share
 from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.service import Service
+from acclimate.runtime.sessions.session import Account
 from tests.polling import until_async
 from tests.runtime.serving import PLENTY_FOR_ALL, drifted, opened, predict, serving, session_of
 
@@ -150,11 +152,15 @@ def test_a_tenants_sessions_share_its_adaptation_and_others_adapt_on() -> None:
             for tenant in ("poor", "rich"):
                 act_as(tenant)
                 both = [session_of(service, name).account for name in ("one", "two")]
-                await until_async(lambda both=both: all(a.updates + a.skipped.total() for a in both), "steps")
+                await until_async(partial(all_stepped, both), "a step of both")
                 updates, skipped = sum(a.updates for a in both), sum(a.skipped["budget"] for a in both)
                 assert (updates, skipped) in ({(0, 2), (1, 1)} if tenant == "poor" else {(2, 0)})
 
     asyncio.run(scenario())
+
+
+def all_stepped(accounts: list[Account]) -> bool:
+    return all(account.updates + account.skipped.total() for account in accounts)
 
 
 def test_quotas_of_one_tenant_are_a_table_of_the_file(tmp_path) -> None:

@@ -127,7 +127,9 @@ def test_the_command_line_makes_lists_and_revokes(tmp_path: Path) -> None:
     plain = run("token", "create", *where, "--role", "operator", "--days", "1").stdout.strip()
     entries = tokens.read(tmp_path / "tokens.json")
     assert tokens.verify(made["token"], entries, made["created_at"]) == Caller("alice", Role.TENANT, made["id"])
-    assert tokens.verify(plain, entries, made["created_at"]).role is Role.OPERATOR
+    operator = tokens.verify(plain, entries, made["created_at"])
+    assert operator is not None
+    assert operator.role is Role.OPERATOR
     assert tokens.verify(plain, entries, made["created_at"] + 2 * 86_400) is None
     listed = run("token", "list", *where, "--json")
     assert [row["tenant"] for row in json.loads(listed.stdout)] == ["alice", ""]
