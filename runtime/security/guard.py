@@ -155,21 +155,26 @@ class Guard:
             if TENANT.fullmatch(name):
                 return Caller(name, Role.TENANT, f"certificate {name}")
             if name:
-                raise self._unauthenticated(AuthFailure.MALFORMED, "the certificate's name cannot be a tenant's")
-        raise self._unauthenticated(
-            AuthFailure.MISSING, "the request says not who it is from; send metadata 'authorization: Bearer TOKEN'"
+                self.stats.refused(AuthFailure.MALFORMED)
+                raise Unauthenticated("CREDENTIAL_MALFORMED", "the certificate's name cannot be a tenant's")
+        self.stats.refused(AuthFailure.MISSING)
+        raise Unauthenticated(
+            "CREDENTIAL_MISSING", "the request says not who it is from; send metadata 'authorization: Bearer TOKEN'"
         )
 
     def _by_token(self, shown: list[str | bytes]) -> Caller:
         scheme, _, token = str(shown[0]).partition(" ")
         if len(shown) > 1 or scheme.lower() != "bearer" or not token:
-            raise self._unauthenticated(
-                AuthFailure.MALFORMED, "metadata 'authorization' is malformed; send 'Bearer TOKEN', once"
+            self.stats.refused(AuthFailure.MALFORMED)
+            raise Unauthenticated(
+                "CREDENTIAL_MALFORMED", "metadata 'authorization' is malformed; send 'Bearer TOKEN', once"
             )
         caller = None if self.keyring is None else self.keyring.caller(token.strip())
         if caller is None:
-            raise self._unauthenticated(
-                AuthFailure.WRONG, "the token is unknown, revoked or expired; make one with `acclimate token create`"
+            self.stats.refused(AuthFailure.WRONG)
+            raise Unauthenticated(
+                "CREDENTIAL_WRONG",
+                "the token is unknown, revoked or expired; make one with `acclimate token create`",
             )
         return caller
 
@@ -184,10 +189,6 @@ class Guard:
                 "TENANT_FORBIDDEN", f"metadata {TENANT_KEY!r} names another tenant than the token's; leave it out"
             )
         return replace(caller, tenant=wanted)
-
-    def _unauthenticated(self, why: AuthFailure, message: str) -> Unauthenticated:
-        self.stats.refused(why)
-        return Unauthenticated(f"CREDENTIAL_{why.name}", message)
 
 
 def _everybody(metadata: Metadata) -> Caller:
