@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
@@ -18,12 +19,19 @@ from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.interceptor import Context, Handler, short_name
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.security import access
 from acclimate.runtime.security.caller import current, enter
 from acclimate.runtime.security.guard import Guard
 
 Requests: TypeAlias = AsyncIterator[Any]
 # What gRPC calls the names of a verified client certificate.
 CERTIFICATE_NAMES = {"common_name": "x509_common_name", "san": "peer_dns"}
+KINDS: dict[tuple[bool, bool], Any] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
 
 log = structlog.stdlib.get_logger("acclimate.security")
 
@@ -48,11 +56,12 @@ class Gate(grpc.aio.ServerInterceptor):
         try:
             self._guard.check(metadata)
             if self._guard.awaits_certificate(method, metadata):
-                return _wrapped(handler, self._guard, lambda context: self._by_certificate(method, handler, context))
+                return self._wrapped(handler, lambda context: self._by_certificate(method, handler, context))
             enter(self._guard.admit(method, metadata, charge=not handler.request_streaming))
         except AcclimateError as error:
             return self._refusing(method, error)
-        return _wrapped(handler, self._guard, _entered) if handler.request_streaming else handler
+        streams = handler.request_streaming or handler.response_streaming
+        return self._wrapped(handler, _entered) if streams and method not in access.OPEN else handler
 
     async def _by_certificate(self, method: str, handler: Handler, context: Context) -> None:
         property_name = CERTIFICATE_NAMES.get(self._guard.certificate, "")
@@ -77,48 +86,50 @@ class Gate(grpc.aio.ServerInterceptor):
         log.debug("refused", rpc=short_name(method), reason=error.reason, peer=context.peer())
         await context.abort(refusal.code, refusal.details, refusal.trailers)
 
+    def _wrapped(self, handler: Handler, before: Callable[[Context], Awaitable[None]]) -> Handler:
+        """The same handler: `before` comes first, messages are held to their rate, and streams end with their token."""
+        serve: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+
+        def given(request: Any, context: Context) -> Any:
+            return self._paced(request, context) if handler.request_streaming else request
+
+        async def one(request: Any, context: Context) -> Any:
+            await before(context)
+            return await serve(given(request, context), context)
+
+        async def many(request: Any, context: Context) -> AsyncIterator[Any]:
+            await before(context)
+            replies = serve(given(request, context), context)
+            if inspect.isawaitable(replies):
+                await replies
+                return
+            async with aclosing(replies):
+                async for reply in replies:
+                    await self._still(context)
+                    yield reply
+
+        wrapped: Handler = KINDS[handler.request_streaming, handler.response_streaming](
+            many if handler.response_streaming else one, handler.request_deserializer, handler.response_serializer
+        )
+        return wrapped
+
+    async def _paced(self, requests: Requests, context: Context) -> Requests:
+        """Messages as fast as the tenant's quota grants them; the client waits, as with any slow reader."""
+        tenant = current().tenant
+        async for request in requests:
+            await self._still(context)
+            while wait := self._guard.quotas.delay(tenant):
+                await asyncio.sleep(wait)
+            yield request
+
+    async def _still(self, context: Context) -> None:
+        """End a stream whose token was revoked or has expired since it began."""
+        try:
+            self._guard.stands(tuple(context.invocation_metadata() or ()))
+        except AcclimateError as error:
+            refusal = status.refusal(error)
+            await context.abort(refusal.code, refusal.details, refusal.trailers)
+
 
 async def _entered(_: Context) -> None:
     """The caller is known already."""
-
-
-def _wrapped(handler: Handler, guard: Guard, before: Callable[[Context], Awaitable[None]]) -> Handler:
-    """The same handler, with `before` awaited first, and the messages of a stream held to their tenant's rate."""
-    serve: Any = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
-
-    def given(request: Any) -> Any:
-        return _paced(request, guard) if handler.request_streaming else request
-
-    async def one(request: Any, context: Context) -> Any:
-        await before(context)
-        return await serve(given(request), context)
-
-    async def many(request: Any, context: Context) -> AsyncIterator[Any]:
-        await before(context)
-        replies = serve(given(request), context)
-        if inspect.isawaitable(replies):
-            await replies
-            return
-        async for reply in replies:
-            yield reply
-
-    kinds = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }
-    make: Any = kinds[handler.request_streaming, handler.response_streaming]
-    wrapped: Handler = make(
-        many if handler.response_streaming else one, handler.request_deserializer, handler.response_serializer
-    )
-    return wrapped
-
-
-async def _paced(requests: Requests, guard: Guard) -> Requests:
-    """Messages as fast as the tenant's quota grants them; the client waits, as with any slow reader."""
-    tenant = current().tenant
-    async for request in requests:
-        while wait := guard.quotas.delay(tenant):
-            await asyncio.sleep(wait)
-        yield request

@@ -133,6 +133,16 @@ class Guard:
             self.quotas.admit(caller.tenant)
         return caller
 
+    def stands(self, metadata: Metadata) -> None:
+        """Whether the token of a stream that began earlier still holds.
+
+        Raises:
+            Unauthenticated: it was revoked, or has expired.
+        """
+        shown = _values(metadata, AUTHORIZATION)
+        if shown and self.closed:
+            self._by_token(shown)
+
     def may_scrape(self, authorization: str | None) -> bool:
         """Whether an HTTP request with this `Authorization` header may read metrics."""
         if not self.closed:

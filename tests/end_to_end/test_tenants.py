@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from acclimate.runtime.client import ClientError
+from acclimate.runtime.client import Client, ClientError
 from acclimate.runtime.client.secure import open_channel
+from acclimate.runtime.security import tokens
 from acclimate.v1 import session_service_pb2
 from benchmarks._rpcs import HEALTH, NAMED, OIP, SESSIONS, Outcome, ask, messages, methods
 from tests.end_to_end.tenants import CALLERS, Guarded, guarded
 from tests.end_to_end.wire import future, twins
+from tests.polling import until
 from tests.runtime.digits import picture
 
 ALICES, NOBODYS = "shared", "absent"
@@ -182,6 +185,31 @@ def test_a_watch_hears_of_its_own_tenant_alone(guard: Guarded) -> None:
             mallory.create_session("digits", "loud").delete()
             assert [next(theirs).session_id for _ in range(2)] == ["loud", "loud"]
         assert [next(events).session_id for _ in range(2)] == ["loud", "loud"]
+
+
+def test_a_revoked_token_is_refused_and_ends_the_streams_it_began(guard: Guarded) -> None:
+    entries = tokens.read(guard.file)
+    token, entry = tokens.create("tenant", "mallory", "", time.time(), None)
+    tokens.write(guard.file, entries | {entry.id: entry})
+
+    def accepted() -> bool:
+        with Client(guard.daemon.target, token=token) as client:
+            try:
+                client.server_info()
+            except ClientError as error:
+                assert error.reason == "CREDENTIAL_WRONG"
+                return False
+            return True
+
+    until(accepted, "the daemon to read the token")
+    with Client(guard.daemon.target, token=token) as client, guard.client("mallory") as other, client.watch() as events:
+        other.create_session("digits", "seen").delete()
+        assert [next(events).session_id for _ in range(2)] == ["seen", "seen"]
+        tokens.write(guard.file, entries)
+        until(lambda: not accepted(), "the daemon to forget the token")
+        other.create_session("digits", "unseen").delete()
+        with pytest.raises(ClientError, match="CREDENTIAL_WRONG"):
+            next(events)
 
 
 def test_metrics_name_no_tenant_and_count_refusals(guard: Guarded, channel: grpc.Channel) -> None:

@@ -18,6 +18,7 @@ from grpc_status import rpc_status
 from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.rpc import gate
+from acclimate.runtime.rpc.stats import RpcStats
 from acclimate.runtime.security import access, setup, tokens
 from acclimate.runtime.security.caller import NOBODY, Role, current
 from acclimate.v1 import server_service_pb2, server_service_pb2_grpc
@@ -78,7 +79,10 @@ def test_messages_of_a_stream_wait_until_there_is_one_for_them(monkeypatch: pyte
             yield number
 
     async def scenario() -> list[int]:
-        return [message async for message in gate._paced(sent(), setup.guard(chosen, clock))]
+        paced = gate.Gate(setup.guard(chosen, clock), RpcStats(()))._paced(
+            sent(), SimpleNamespace(invocation_metadata=tuple)
+        )
+        return [message async for message in paced]
 
     chosen, _ = settings(requests_per_s=4.0, burst_seconds=0.5)
     monkeypatch.setattr(gate, "asyncio", SimpleNamespace(sleep=sleep))
