@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,12 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from acclimate.runtime.client import Client, ClientError
+from acclimate.runtime.client import AsyncClient, Client, ClientError
 from acclimate.runtime.client.secure import open_channel
 from acclimate.runtime.security import tokens
 from acclimate.v1 import session_service_pb2
 from benchmarks._rpcs import HEALTH, NAMED, OIP, SESSIONS, Outcome, ask, messages, methods
+from tests.end_to_end.daemons import refused
 from tests.end_to_end.tenants import CALLERS, Guarded, guarded
 from tests.end_to_end.wire import future, twins
 from tests.polling import until
@@ -210,6 +212,27 @@ def test_a_revoked_token_is_refused_and_ends_the_streams_it_began(guard: Guarded
         other.create_session("digits", "unseen").delete()
         with pytest.raises(ClientError, match="CREDENTIAL_WRONG"):
             next(events)
+
+
+def test_the_asyncio_client_and_the_command_line_show_tokens(guard: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with AsyncClient(guard.daemon.target, token=guard.tokens["mallory"]) as client:
+            session = await client.create_session("digits", "by-asyncio")
+            assert (await session.predict(picture(3, 2))).logits.shape == (2, 10)
+
+    asyncio.run(scenario())
+    command = ("list", "--target", guard.daemon.target, "--json")
+    assert "CREDENTIAL_MISSING" in refused("session", *command).stderr
+    monkeypatch.setenv("ACCLIMATE_TOKEN", guard.tokens["mallory"])
+    assert "by-asyncio" in refused("session", *command).stdout
+    assert "TENANT_FORBIDDEN" in refused("session", "--tenant", "alice", *command).stderr
+    monkeypatch.setenv("ACCLIMATE_TOKEN", guard.tokens["root"])
+    monkeypatch.setenv("ACCLIMATE_TENANT", "mallory")
+    assert "by-asyncio" in refused("session", *command).stdout
+    refused("session", "reset", "digits/by-asyncio", "--target", guard.daemon.target)
+    with guard.client("mallory") as client:
+        assert client.get_session("digits", "by-asyncio").version == 1
+        client.delete_session("digits", "by-asyncio")
 
 
 def test_metrics_name_no_tenant_and_count_refusals(guard: Guarded, channel: grpc.Channel) -> None:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException
 
 from acclimate.runtime.client import AsyncClient, Client, ClientError, Tls
 from tests.end_to_end.certificates import Authority, Pair, authority
@@ -99,6 +101,27 @@ def test_the_asyncio_client_and_the_command_line_speak_tls_too(secured: Daemon, 
     assert asyncio.run(scenario()) == 3
     listed = refused("session", "--ca", str(ca.certificate), "list", "--target", local(secured), "--json")
     assert (listed.returncode, listed.stdout) == (0, "[]\n"), listed.stderr
+
+
+def test_tritonclient_sends_tokens_over_tls_as_it_is(
+    bundle_path: Path, ca: Authority, server: Pair, tmp_path: Path
+) -> None:
+    tokens = issued(tmp_path / "tokens.json")
+    with running(bundle_path, environment=tls(server, TOKENS=tmp_path / "tokens.json")) as daemon:
+        with triton.InferenceServerClient(local(daemon), ssl=True, root_certificates=str(ca.certificate)) as client:
+            tensor = triton.InferInput("image", [2, 1, 28, 28], "UINT8")
+            tensor.set_data_from_numpy(picture(0, 2))
+            headers = {"authorization": f"Bearer {tokens['alice']}"}
+            sequence = {"sequence_id": "tritons", "sequence_start": True}
+            answer = client.infer("digits", [tensor], headers=headers, **sequence)
+            assert answer.as_numpy("logits").shape == (2, 10)
+            with pytest.raises(InferenceServerException, match="UNAUTHENTICATED"):
+                client.infer("digits", [tensor])
+            assert client.is_server_live()
+        with Client(local(daemon), tls=Tls(ca.certificate), token=tokens["alice"]) as mine:
+            assert [view.session_id for view in mine.list_sessions()] == ["tritons"]
+        with Client(local(daemon), tls=Tls(ca.certificate), token=tokens["mallory"]) as other:
+            assert list(other.list_sessions()) == []
 
 
 def test_a_new_certificate_is_used_without_a_restart(bundle_path: Path, tmp_path: Path) -> None:
