@@ -120,6 +120,18 @@ def test_another_tenant_is_answered_as_if_there_were_no_such_session(
         assert not any(f"sessions/{ALICES}".encode() in reply for reply in outcome.replies)
 
 
+@pytest.mark.parametrize("method", [rpc for rpc in RPCS if "request_id" in RPCS[rpc].input_type.fields_by_name])
+def test_a_request_id_is_remembered_for_its_tenant_alone(guard: Guarded, channel: grpc.Channel, method: str) -> None:
+    sent = messages(NOBODYS)[method]
+    sent.request_id = "the-same"  # type: ignore[attr-defined]
+    payload = sent.SerializeToString()
+    first, second = (
+        ask(channel, method, payload, RPCS[method], guard.metadata("root", name)) for name in ("dan", "eve")
+    )
+    assert first.code is second.code
+    assert first.code is not OK or first.replies != second.replies, "one tenant was given what another had asked for"
+
+
 @pytest.mark.parametrize("method", RPCS)
 def test_nobody_may_say_to_be_another_tenant(guard: Guarded, channel: grpc.Channel, method: str) -> None:
     metadata = guard.metadata("mallory", "alice")
