@@ -5,12 +5,19 @@ A quota of 0 is none. Used on the event loop's thread only.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+import structlog
 
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import ResourceExhausted
 from acclimate.runtime.security.stats import Quota, SecurityStats
+
+log = structlog.stdlib.get_logger("acclimate.security")
+
+TELL_EVERY_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class _Usage:
     adaptation: Bucket | None
     sessions: int = 0
     state_bytes: int = 0
+    told_at: dict[Quota, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -81,6 +89,7 @@ class Quotas:
         ):
             if limit and used + wanted > limit:
                 raise self._refused(
+                    tenant,
                     quota,
                     f"{used} {key.replace('_', ' ')} are in use and {wanted} more would exceed this tenant's quota of "
                     f"{limit} (quotas.{key}); delete sessions that are done with",
@@ -107,6 +116,7 @@ class Quotas:
         wait = self._take(usage.requests)
         if wait:
             raise self._refused(
+                tenant,
                 Quota.REQUESTS,
                 f"this tenant's quota of {usage.share.requests_per_s:g} requests a second (quotas.requests_per_s) is "
                 f"used up; try again in {wait:.3f} s",
@@ -123,7 +133,7 @@ class Quotas:
         bucket = self._usage(tenant).adaptation
         if bucket is None or not bucket.wait(milliseconds, self.clock.monotonic()):
             return True
-        self.stats.over(Quota.ADAPTATION)
+        self._tell(tenant, Quota.ADAPTATION)
         return False
 
     def adapted(self, tenant: str, milliseconds: float) -> None:
@@ -153,8 +163,16 @@ class Quotas:
             self._tenants[tenant] = usage
         return usage
 
-    def _refused(self, quota: Quota, message: str, limit: float, **details: object) -> ResourceExhausted:
+    def _tell(self, tenant: str, quota: Quota) -> None:
+        """Count a refusal, and log it unless that was done a moment ago: metrics cannot say which tenant it was."""
         self.stats.over(quota)
+        told, now = self._usage(tenant).told_at, self.clock.monotonic()
+        if now - told.get(quota, -math.inf) >= TELL_EVERY_SECONDS:
+            told[quota] = now
+            log.warning("tenant over its quota", tenant=tenant, quota=quota.value)
+
+    def _refused(self, tenant: str, quota: Quota, message: str, limit: float, **details: object) -> ResourceExhausted:
+        self._tell(tenant, quota)
         retry = details.pop("retry_after_seconds", None)
         seconds = retry if isinstance(retry, float) else None
         return ResourceExhausted(

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.config import Config, ConfigError, load
@@ -55,6 +56,24 @@ def test_requests_come_by_the_second_and_are_saved_up() -> None:
     assert books.delay("a") == 0.5
     clock.advance(1e6)
     assert [books.delay("a") > 0 for _ in range(5)] == [False] * 4 + [True]
+
+
+def test_the_log_names_the_tenant_once_a_minute() -> None:
+    clock = ManualClock()
+    books = quotas(clock, sessions=1)
+
+    def refuse(tenant: str) -> None:
+        with pytest.raises(ResourceExhausted):
+            books.open(tenant, 0)
+
+    for tenant in ("a", "b"):
+        books.open(tenant, 0)
+    with capture_logs() as logged:
+        for tenant in ("a", "a", "b"):
+            refuse(tenant)
+        clock.advance(60.0)
+        refuse("a")
+    assert [(line["tenant"], line["quota"]) for line in logged] == [(name, "sessions") for name in ("a", "b", "a")]
 
 
 def test_a_clock_that_jumps_back_grants_nothing() -> None:
