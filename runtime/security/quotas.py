@@ -76,11 +76,11 @@ class Quotas:
     stats: SecurityStats
     _tenants: dict[str, _Usage] = field(default_factory=dict)
 
-    def open(self, tenant: str, state_bytes: int) -> None:
-        """Count a session of the tenant that takes `state_bytes`.
+    def check(self, tenant: str, state_bytes: int) -> None:
+        """Whether the tenant may have one session more, that takes `state_bytes`.
 
         Raises:
-            ResourceExhausted: it would be one session too many, or its state too large; nothing is counted then.
+            ResourceExhausted: it would be one too many, or its state too large.
         """
         usage = self._usage(tenant)
         for quota, used, wanted, limit, key in (
@@ -97,11 +97,15 @@ class Quotas:
                     used=used,
                     wanted=wanted,
                 )
+
+    def entered(self, tenant: str, state_bytes: int) -> None:
+        """Count a session that is there from now on, whether `check` would have let it in or not."""
+        usage = self._usage(tenant)
         usage.sessions += 1
         usage.state_bytes += state_bytes
 
-    def close(self, tenant: str, state_bytes: int) -> None:
-        """Give back what `open` counted."""
+    def left(self, tenant: str, state_bytes: int) -> None:
+        """Count it no more."""
         usage = self._usage(tenant)
         usage.sessions -= 1
         usage.state_bytes -= state_bytes

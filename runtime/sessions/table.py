@@ -112,7 +112,7 @@ class SessionTable:
                 limit=self._limits.max_sessions,
             )
         if self._quotas is not None:
-            self._quotas.open(tenant, cohort.bank.row_bytes)
+            self._quotas.check(tenant, cohort.bank.row_bytes)
         self._cohorts[cohort.key] = cohort
         now, labels = self._clock.wall(), cohort.recipe.reads_labels
         session = Session(
@@ -128,7 +128,7 @@ class SessionTable:
             from_sequence=from_sequence,
         )
         set_budget(session, chosen, self._clock.monotonic())
-        self._sessions[key] = session
+        self._enter(session)
         self.created[request.model] += 1
         return session
 
@@ -170,13 +170,21 @@ class SessionTable:
     def close(self, session: Session) -> None:
         """Forget a session and give its row back."""
         session.close()
-        del self._sessions[session.key]
-        if self._quotas is not None:
-            self._quotas.close(session.tenant, session.cohort.bank.row_bytes)
+        self._leave(session)
         if session.cohort.bank.live == 0:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
         self.deleted[session.model] += 1
+
+    def _enter(self, session: Session) -> None:
+        self._sessions[session.key] = session
+        if self._quotas is not None:
+            self._quotas.entered(session.tenant, session.cohort.bank.row_bytes)
+
+    def _leave(self, session: Session) -> None:
+        del self._sessions[session.key]
+        if self._quotas is not None:
+            self._quotas.left(session.tenant, session.cohort.bank.row_bytes)
 
     def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:
         """The caller's sessions ordered by model and id, after the token's place, and the token of the next page.

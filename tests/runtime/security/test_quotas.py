@@ -25,19 +25,24 @@ def quotas(clock: ManualClock, **share: Any) -> Quotas:
     return Quotas(lambda _: Share(**share), clock, SecurityStats())
 
 
+def enter_session(books: Quotas, tenant: str, state_bytes: int) -> None:
+    books.check(tenant, state_bytes)
+    books.entered(tenant, state_bytes)
+
+
 def test_sessions_and_bytes_are_counted_and_given_back() -> None:
     books = quotas(ManualClock(), sessions=2, state_bytes=100)
-    books.open("a", 60)
+    enter_session(books, "a", 60)
     with pytest.raises(ResourceExhausted, match=r"60 state bytes are in use and 50 more.*quota of 100") as caught:
-        books.open("a", 50)
+        enter_session(books, "a", 50)
     assert caught.value.metadata["quota"] == "state_bytes"
     assert caught.value.retry_after_seconds is None, "waiting does not help"
-    books.open("a", 40)
+    enter_session(books, "a", 40)
     with pytest.raises(ResourceExhausted, match=r"quotas\.sessions"):
-        books.open("a", 0)
-    books.open("b", 100)
-    books.close("a", 60)
-    books.open("a", 60)
+        enter_session(books, "a", 0)
+    enter_session(books, "b", 100)
+    books.left("a", 60)
+    enter_session(books, "a", 60)
     assert books.stats.quota_refusals() == {"sessions": 1, "state_bytes": 1, "requests": 0, "adaptation": 0}
 
 
@@ -64,10 +69,10 @@ def test_the_log_names_the_tenant_once_a_minute() -> None:
 
     def refuse(tenant: str) -> None:
         with pytest.raises(ResourceExhausted):
-            books.open(tenant, 0)
+            enter_session(books, tenant, 0)
 
     for tenant in ("a", "b"):
-        books.open(tenant, 0)
+        enter_session(books, tenant, 0)
     with capture_logs() as logged:
         for tenant in ("a", "a", "b"):
             refuse(tenant)
@@ -104,7 +109,7 @@ def test_adaptation_is_shared_and_a_debt_is_paid_back() -> None:
 def test_no_quota_is_no_limit() -> None:
     books = quotas(ManualClock())
     for _ in range(1000):
-        books.open("a", 10**9)
+        enter_session(books, "a", 10**9)
         books.admit("a")
         books.adapted("a", 1e9)
     assert books.may_adapt("a", 1e9)
