@@ -11,9 +11,9 @@ import os
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -24,12 +24,14 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_store import Store
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
-# Read by the benchmarks and tests, not by the daemon, and often set where it runs.
-FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA"})
+# Read by the benchmarks, tests and the client's commands, not by the daemon, and often set where it runs.
+CLIENT_VARIABLES = ("TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
+FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA", *(f"{ENV_PREFIX}{name}" for name in CLIENT_VARIABLES)})
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
@@ -149,6 +151,19 @@ class Config(BaseSettings):
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
     logging: Logging = Logging()
+    security: Security = Security()
+    limits: Limits = Limits()
+    quotas: Quotas = Quotas()
+    tenants: dict[str, Quotas] = Field(
+        {}, description="quotas of single tenants by name, in place of `[quotas]`: a table each, `[tenants.NAME]`"
+    )
+
+    @model_validator(mode="after")
+    def _safe_to_bind(self) -> Self:
+        fault = incomplete(self.security) or exposed(self.server.host, self.security)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -211,6 +226,8 @@ def _read(file: Path) -> dict[str, Any]:
         document["store"] = store | {"path": str(file.parent / str(store["path"]))}
     if isinstance(document.get("bundles"), list):
         document["bundles"] = [file.parent / str(path) for path in document["bundles"]]
+    if isinstance(document.get("security"), dict):
+        document["security"] = beside(file.parent, document["security"])
     return document
 
 
@@ -245,6 +262,8 @@ def _sentence(error: ValidationError) -> str:
     """Every fault in one line: key, what is wrong, value given."""
     return "; ".join(
         f"{'.'.join(str(part) for part in fault['loc'])}: {fault['msg']} (given: {fault['input']!r})"
+        if fault["loc"]
+        else fault["msg"]
         for fault in error.errors(include_url=False)
     )
 

@@ -16,7 +16,7 @@ def markdown() -> str:
     rows = []
     for key, field in fields():
         default = field.get_default(call_default_factory=True)
-        shown = json.dumps(default if isinstance(default, (int, float, str)) else list(default))
+        shown = json.dumps(default if isinstance(default, (int, float, str, dict)) else list(default))
         rows.append(f"| `{key}` | `{variable(key)}` | `{shown}` | {_range(field)} | {field.description} |")
     return _PAGE + "\n".join(rows) + "\n"
 

@@ -16,11 +16,15 @@ from typing import Any
 import structlog
 
 from acclimate.runtime import logs, wiring
+from acclimate.runtime.clock import SystemClock
 from acclimate.runtime.config import Config
+from acclimate.runtime.config_security import is_loopback
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
 from acclimate.runtime.rpc.server import build_server
+from acclimate.runtime.security import setup
+from acclimate.runtime.security.guard import Guard
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
@@ -35,6 +39,7 @@ def run(config: Config) -> None:
     Raises:
         BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
         OSError: a port is taken. StoreError: the store cannot be opened.
+        SecurityError: a certificate, key or token file cannot be used.
     """
     logs.configure(config.logging)
     engines = wiring.load_engines(config)
@@ -48,11 +53,13 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    service = wiring.build_service(config, engines, store=wiring.open_store(config))
-    rpc = build_server(service, config)
-    http = start_http(
-        registry(service.snapshot, rpc.stats.counts), lambda: service.ready, config.server.host, config.server.http_port
-    )
+    guard = setup.guard(config, SystemClock())
+    door = setup.door(config, guard)
+    _warn(config, guard)
+    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
+    rpc = build_server(service, config, guard=guard)
+    figures = registry(service.snapshot, rpc.stats.counts, guard.stats)
+    http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
     try:
         service.start()
         await rpc.start()
@@ -66,6 +73,16 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     finally:
         http.close()
     log.info("stopped")
+
+
+def _warn(config: Config, guard: Guard) -> None:
+    """Say what is open that need not be."""
+    if is_loopback(config.server.host):
+        return
+    if not config.security.tls_certificate:
+        log.warning("no TLS: whoever is on the way can read and change requests", host=config.server.host)
+    if not guard.closed:
+        log.warning("no tokens: whoever reaches the port may do everything", host=config.server.host)
 
 
 def announce(config: Config, grpc_port: int, http_port: int, models: list[str]) -> None:

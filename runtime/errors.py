@@ -2,6 +2,8 @@
 
 AcclimateError
 ├── InvalidArgument      the request is wrong in itself; the message names field, value and fix
+├── Unauthenticated      nobody said who calls, or the credential is not good
+├── PermissionDenied     who calls may not do this
 ├── NotFound             no such model or session
 ├── AlreadyExists        a session of this id exists
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
@@ -24,6 +26,8 @@ class Code(StrEnum):
     """Transport-neutral outcome of a refused request."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    PERMISSION_DENIED = "PERMISSION_DENIED"
     NOT_FOUND = "NOT_FOUND"
     ALREADY_EXISTS = "ALREADY_EXISTS"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
@@ -53,6 +57,18 @@ class InvalidArgument(AcclimateError):
     """The request is wrong in itself, whatever the daemon's state."""
 
     code = Code.INVALID_ARGUMENT
+
+
+class Unauthenticated(AcclimateError):
+    """Nobody said who calls, or the credential is not good; nothing else was looked at."""
+
+    code = Code.UNAUTHENTICATED
+
+
+class PermissionDenied(AcclimateError):
+    """Who calls is known, and may not do this."""
+
+    code = Code.PERMISSION_DENIED
 
 
 class NotFound(AcclimateError):

@@ -6,18 +6,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from weakref import WeakSet
 
+from acclimate.runtime.security.caller import current
 from acclimate.runtime.types import Event
 
 QUEUE_LENGTH = 1024
 
 
 class Watcher(AsyncIterator[Event]):
-    """The events of one watch, oldest first; ends when it or the hub is closed.
+    """The events of one watch over the caller's sessions, oldest first; ends when it or the hub is closed.
 
     The hub knows it weakly: a watch that is dropped, even before its first event, is over.
     """
 
     def __init__(self, model: str | None, session_id: str | None) -> None:
+        self._tenant = current().tenant
         self._model = model
         self._session_id = session_id
         self._queue: asyncio.Queue[Event | None] = asyncio.Queue(QUEUE_LENGTH)
@@ -40,7 +42,9 @@ class Watcher(AsyncIterator[Event]):
         return self._ended
 
     def wants(self, event: Event) -> bool:
-        """Whether the watch is for this event's model and session."""
+        """Whether the watch is for this event's tenant, model and session."""
+        if event.tenant != self._tenant:
+            return False
         return self._model in (None, event.model) and self._session_id in (None, event.session_id)
 
     def put(self, event: Event | None) -> None:

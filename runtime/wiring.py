@@ -17,6 +17,10 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
+from acclimate.runtime.scheduler.shared import SharedBudgets
+from acclimate.runtime.security import setup, signatures
+from acclimate.runtime.security.quotas import Quotas
+from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.bounds import Bounds
@@ -44,8 +48,10 @@ def load_engine(bundle: Bundle, config: Config) -> Engine:
     """The engine that runs a bundle; imported here, so that the rest works where none is installed.
 
     Raises:
-        ModuleNotFoundError: ONNX Runtime is not installed. BundleError: it cannot load the bundle.
+        ModuleNotFoundError: ONNX Runtime is not installed. BundleError: it cannot load the bundle, or the bundle is
+            not signed as the configuration demands. SignatureError: the trusted keys cannot be read.
     """
+    _refuse_unsigned(bundle, config)
     from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 
     settings = config.engine
@@ -58,6 +64,17 @@ def load_engine(bundle: Bundle, config: Config) -> Engine:
         settings.precision,
     )
     return OnnxEngine(bundle, options)
+
+
+def _refuse_unsigned(bundle: Bundle, config: Config) -> None:
+    """Where keys are trusted, only what one of them signed is run: whatever loads a model comes through here."""
+    if not config.security.trusted_keys:
+        return
+    keys = signatures.trusted(Path(config.security.trusted_keys))
+    try:
+        keys.verify(bundle.path, bundle.manifest_sha256)
+    except signatures.SignatureError as error:
+        raise BundleError(str(error)) from error
 
 
 def load_engines(config: Config) -> dict[str, Engine]:
@@ -89,14 +106,20 @@ def open_store(config: Config) -> Store | None:
 
 
 def build_service(
-    config: Config, engines: Mapping[str, Engine], clock: Clock | None = None, store: Store | None = None
+    config: Config,
+    engines: Mapping[str, Engine],
+    clock: Clock | None = None,
+    store: Store | None = None,
+    quotas: Quotas | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock = clock or SystemClock()
+    quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, Watch.of(config.drift.model_dump()))
+    drift = Watch.of(config.drift.model_dump())
+    table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
     residency = Residency(
         table,
         account,
@@ -126,7 +149,7 @@ def build_service(
             sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
         ),
         clock,
-        None if synchronous else (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms),
+        None if synchronous else _shared(config, quotas, clock),
         predictor.idle,
         account.stepped,
         residency.may_commit,
@@ -159,6 +182,11 @@ def keeping_of(config: Config, store: Store) -> Keeping:
         synchronous,
         chosen.take_over,
     )
+
+
+def _shared(config: Config, quotas: Quotas, clock: Clock) -> SharedBudgets:
+    process = (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms)
+    return SharedBudgets(process, quotas, clock)
 
 
 def guards_of(config: Config) -> Guards:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, serve, session, store
+from acclimate.runtime.cli import bundle, demo, export, serve, session, store, token
 
 app = typer.Typer(
     name="acclimate",
@@ -27,6 +27,7 @@ app.command(
 app.add_typer(session.app, name="session")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(store.app, name="store")
+app.add_typer(token.app, name="token")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""`acclimate bundle`: look into a bundle and verify it."""
+"""`acclimate bundle`: look into a bundle, verify it, sign it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from acclimate.runtime.cli.output import ExitCode, fail, write_json, write_table
 # A parameter is a float32.
 _WORD = 4
 
-app = typer.Typer(no_args_is_help=True, help="Look into a bundle and verify it.")
-
-
-@app.callback()
-def _group() -> None:
-    """Keeps `inspect` a sub-command although it is the only one."""
+app = typer.Typer(no_args_is_help=True, help="Look into a bundle, verify it, sign it.")
 
 
 @app.command("inspect")
@@ -49,6 +44,55 @@ def inspect(
     for name, entries in tables.items():
         if entries:
             write_table(name, tuple(entries[0]), [tuple(entry.values()) for entry in entries])
+
+
+@app.command("sign")
+def sign(
+    path: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    key: Annotated[Path, typer.Option(help="PEM file of an Ed25519 private key.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify the bundle, then write manifest.sig beside its manifest; needs the extra `sign`."""
+    from acclimate.runtime.bundle import BundleError, read_bundle
+    from acclimate.runtime.security import signatures
+
+    try:
+        digest = read_bundle(path).manifest_sha256
+        named = signatures.sign(path, digest, signatures.private_key(key))
+    except BundleError as error:
+        fail(ExitCode.BAD_BUNDLE, str(error))
+    except signatures.SignatureError as error:
+        fail(ExitCode.BAD_CONFIG, str(error))
+    _tell(as_json, path, digest, named)
+
+
+@app.command("verify")
+def verify(
+    path: Annotated[Path, typer.Argument(help="Directory of the bundle.")],
+    keys: Annotated[Path, typer.Option(help="PEM file of Ed25519 public keys.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Verify every file against the manifest, and the manifest's signature against trusted keys."""
+    from acclimate.runtime.bundle import BundleError, read_bundle
+    from acclimate.runtime.security import signatures
+
+    try:
+        trusted = signatures.trusted(keys)
+    except signatures.SignatureError as error:
+        fail(ExitCode.BAD_CONFIG, str(error))
+    try:
+        digest = read_bundle(path).manifest_sha256
+        named = trusted.verify(path, digest)
+    except (BundleError, signatures.SignatureError) as error:
+        fail(ExitCode.BAD_BUNDLE, str(error))
+    _tell(as_json, path, digest, named)
+
+
+def _tell(as_json: bool, path: Path, digest: str, named: str) -> None:
+    if as_json:
+        write_json({"bundle": str(path), "manifest_sha256": digest, "key": named})
+    else:
+        typer.echo(f"{path}: manifest {digest[:16]}… signed with key {named[:16]}…")
 
 
 def summary(manifest: Manifest) -> dict[str, Any]:

@@ -23,18 +23,22 @@ def serve(
     synchronous: Annotated[
         bool, typer.Option("--synchronous", help="Predict, adapt, next: deterministic, for tests and replay.")
     ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Bind an address other than loopback without TLS.")
+    ] = False,
 ) -> None:
     """Serve bundles over gRPC until SIGTERM; one JSON line on stdout says when it is ready."""
     from acclimate.runtime.config import ConfigError, load
 
     try:
-        settings = load(config, overrides(bundle, grpc_port, http_port, synchronous))
+        settings = load(config, overrides(bundle, grpc_port, http_port, synchronous, insecure))
     except ConfigError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
     if not settings.bundles:
         fail(ExitCode.BAD_CONFIG, "no bundle to serve; give --bundle DIR, or `bundles` in the configuration")
     from acclimate.runtime import daemon
     from acclimate.runtime.bundle import BundleError
+    from acclimate.runtime.security.files import SecurityError
     from acclimate.runtime.store.base import StoreError
 
     try:
@@ -47,6 +51,8 @@ def serve(
             ExitCode.ENGINE_MISSING,
             "no engine is installed; run: pip install 'acclimate[cpu]' (or 'acclimate[gpu]' for CUDA)",
         )
+    except SecurityError as error:
+        fail(ExitCode.BAD_CONFIG, str(error))
     except BundleError as error:
         fail(ExitCode.BAD_BUNDLE, str(error))
     except StoreError as error:
@@ -58,7 +64,11 @@ def serve(
 
 
 def overrides(
-    bundle: list[Path] | None, grpc_port: int | None, http_port: int | None, synchronous: bool
+    bundle: list[Path] | None,
+    grpc_port: int | None,
+    http_port: int | None,
+    synchronous: bool,
+    insecure: bool = False,
 ) -> dict[str, Any]:
     """The configuration that flags ask for; a flag not given asks for nothing."""
     ports = {"grpc_port": grpc_port, "http_port": http_port}
@@ -67,4 +77,6 @@ def overrides(
         chosen["bundles"] = bundle
     if synchronous:
         chosen["scheduler"] = {"mode": "synchronous"}
+    if insecure:
+        chosen["security"] = {"insecure": True}
     return chosen

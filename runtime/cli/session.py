@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,6 +27,28 @@ Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
 LOCAL = "127.0.0.1:8001"
+# What the group's own options say, for the command that follows them.
+_chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
+
+
+@app.callback()
+def _access(
+    token: Annotated[
+        str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")] = False,
+    ca: Annotated[
+        Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
+    ] = None,
+    certificate: Annotated[
+        Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
+    ] = None,
+    key: Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")] = None,
+) -> None:
+    _chosen.set({"token": token, "tenant": tenant, "tls": tls, "files": (ca, certificate, key)})
 
 
 @app.command("list")
@@ -169,9 +192,16 @@ def parse(name: str) -> tuple[str, str]:
 @contextmanager
 def _client(target: str) -> Iterator[Client]:
     """A connected client whose errors end the command."""
-    from acclimate.runtime.client import Client, ClientError
+    from acclimate.runtime.client import Client, ClientError, Tls
 
-    with Client(target) as client:
+    chosen = _chosen.get()
+    ca, certificate, key = chosen["files"]
+    tls = Tls(ca, certificate, key) if any(chosen["files"]) else chosen["tls"]
+    try:
+        connected = Client(target, token=chosen["token"], tenant=chosen["tenant"], tls=tls)
+    except (OSError, ValueError) as error:
+        fail(ExitCode.BAD_CONFIG, f"credentials cannot be used: {error}")
+    with connected as client:
         try:
             yield client
         except ClientError as error:

@@ -4,6 +4,7 @@ from acclimate.runtime.client.aio import AsyncClient, AsyncSession
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.peft_write import NoLowRankUpdates, write_peft
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
+from acclimate.runtime.client.secure import Tls
 from acclimate.runtime.client.seed_file import read_seed
 from acclimate.runtime.client.state_file import write_state
 from acclimate.runtime.client.sync import Client, Session
@@ -38,6 +39,7 @@ __all__ = [
     "ServerInfo",
     "Session",
     "SessionView",
+    "Tls",
     "read_seed",
     "write_peft",
     "write_state",

@@ -16,6 +16,7 @@ from acclimate.runtime.client import channel as channels
 from acclimate.runtime.client import messages
 from acclimate.runtime.client.errors import ClientError, client_error
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
+from acclimate.runtime.client.secure import Tls, open_channel
 from acclimate.runtime.rpc import convert_export, convert_sessions, names
 from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
 from acclimate.v1 import server_service_pb2, server_service_pb2_grpc, session_service_pb2_grpc
@@ -31,6 +32,9 @@ class AsyncClient:
         target: `host:port` of the daemon's gRPC port.
         timeout_seconds: deadline of every call but `watch`.
         max_message_bytes: largest request or reply; the daemon has a limit of its own.
+        token: bearer token, sent with every call.
+        tls: True for TLS with the authorities that gRPC trusts, or a `Tls` that says more.
+        tenant: whose sessions an administrator's or operator's token is used for.
     """
 
     def __init__(
@@ -39,9 +43,12 @@ class AsyncClient:
         *,
         timeout_seconds: float = channels.DEFAULT_TIMEOUT_SECONDS,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+        token: str | None = None,
+        tls: bool | Tls = False,
+        tenant: str | None = None,
     ) -> None:
         self._timeout = timeout_seconds
-        self._channel = grpc.aio.insecure_channel(target, channels.options(max_message_bytes))
+        self._channel = open_channel(grpc.aio, target, channels.options(max_message_bytes), token, tls, tenant)
         self._inference = channels.InferenceStub(self._channel)
         self._sessions = session_service_pb2_grpc.SessionServiceStub(self._channel)
         self._server = server_service_pb2_grpc.ServerServiceStub(self._channel)

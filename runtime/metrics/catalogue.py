@@ -85,8 +85,16 @@ PROCESS = (
     ProcessMetric("resident_memory_bytes", "gauge", "Resident memory of the process."),
     ProcessMetric("cpu_seconds_total", "counter", "User and system time of the process."),
     *STORE,
+    ProcessMetric(
+        "auth_failures_total", "counter", "Callers turned away: credential missing, malformed or wrong, role "
+        "forbidden, or another tenant named.", ("reason",),
+    ),
+    ProcessMetric(
+        "quota_refusals_total", "counter", "Times that a tenant asked for more than its quota of something; of "
+        "adaptation, steps not taken.", ("quota",),
+    ),
     ProcessMetric("rpcs_total", "counter", "Finished rpcs by method and gRPC status code.", ("rpc", "code")),
-)
+)  # fmt: skip
 
 MODEL = (
     ModelMetric(

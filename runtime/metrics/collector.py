@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from acclimate.runtime.metrics.catalogue import MODEL, PREFIX, PROCESS, Kind, ModelMetric
 from acclimate.runtime.metrics.process import cpu_seconds, rss_bytes, version
+from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.store.base import StoreSnapshot
 from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
 
@@ -24,9 +25,12 @@ Sample = tuple[tuple[str, ...], float]
 class ServiceCollector(Collector):
     """Turns snapshots into metric families; holds no state of its own, so any thread may scrape."""
 
-    def __init__(self, snapshot: Callable[[], ServiceSnapshot], rpcs: Callable[[], RpcCounts]) -> None:
+    def __init__(
+        self, snapshot: Callable[[], ServiceSnapshot], rpcs: Callable[[], RpcCounts], refusals: SecurityStats
+    ) -> None:
         self._snapshot = snapshot
         self._rpcs = rpcs
+        self._refusals = refusals
         self._version = version()
 
     def collect(self) -> Iterator[Metric]:
@@ -52,6 +56,11 @@ class ServiceCollector(Collector):
         values: dict[str, list[Sample]] = {name: [((), value)] for name, value in single.items()}
         values["build_info"] = [((self._version,), 1.0)]
         values["rpcs_total"] = [(labels, float(count)) for labels, count in sorted(self._rpcs().items())]
+        for name, counts in (
+            ("auth_failures_total", self._refusals.auth_failures()),
+            ("quota_refusals_total", self._refusals.quota_refusals()),
+        ):
+            values[name] = [((reason,), float(count)) for reason, count in counts.items()]
         return values
 
 
@@ -75,15 +84,20 @@ def _store(store: StoreSnapshot) -> dict[str, float]:
     return {f"store_{name}": float(value) for name, value in figures.items()}
 
 
-def registry(snapshot: Callable[[], ServiceSnapshot], rpcs: Callable[[], RpcCounts] = dict) -> CollectorRegistry:
+def registry(
+    snapshot: Callable[[], ServiceSnapshot],
+    rpcs: Callable[[], RpcCounts] = dict,
+    refusals: SecurityStats | None = None,
+) -> CollectorRegistry:
     """A registry of its own with nothing but the catalogue in it.
 
     Args:
         snapshot: the service's `snapshot`.
         rpcs: the gRPC server's `stats.counts`.
+        refusals: whom the guard turned away.
     """
     own = CollectorRegistry(auto_describe=False)
-    own.register(ServiceCollector(snapshot, rpcs))
+    own.register(ServiceCollector(snapshot, rpcs, refusals or SecurityStats()))
     return own
 
 

@@ -1,19 +1,26 @@
-"""The HTTP port: `/metrics`, `/healthz`, `/readyz` and an index; a thread per connection, read-only."""
+"""The HTTP port: `/metrics`, `/healthz`, `/readyz` and an index; a thread per connection, read-only.
+
+With TLS it speaks HTTPS. Health needs no credential; metrics may.
+"""
 
 from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import structlog
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
+
+from acclimate.runtime.security.door import Door
 
 log = structlog.stdlib.get_logger("acclimate.http")
 
@@ -50,7 +57,9 @@ class HttpServer:
         self.thread.join()
 
 
-def start_http(registry: CollectorRegistry, ready: Callable[[], bool], host: str, port: int) -> HttpServer:
+def start_http(
+    registry: CollectorRegistry, ready: Callable[[], bool], host: str, port: int, door: Door | None = None
+) -> HttpServer:
     """Listen and serve from a thread of its own.
 
     Args:
@@ -58,19 +67,21 @@ def start_http(registry: CollectorRegistry, ready: Callable[[], bool], host: str
         ready: whether `/readyz` says 200; called from other threads.
         host: address to bind.
         port: port to bind, 0 for a free one.
+        door: who may read metrics, and over what; by default everyone, over plain HTTP.
 
     Raises:
         OSError: EADDRINUSE, the port is taken (or the address cannot be bound).
     """
-    kind = _Server6 if ":" in host else _Server
+    kind, door = _Server6 if ":" in host else _Server, door or Door()
     try:
-        server = kind((host, port), partial(_Handler, registry, ready))
+        server = kind((host, port), partial(_Handler, registry, ready, door.may_scrape))
     except OSError as error:
         raise OSError(
             error.errno or errno.EADDRINUSE,
             f"cannot listen for HTTP on {host}:{port} ({error.strerror}); stop what uses the port, or choose "
             "another with --http-port (0 picks a free one)",
         ) from error
+    server.tls = door.tls
     thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
     thread.start()
     return HttpServer(server, thread)
@@ -80,6 +91,14 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     # SO_REUSEADDR on Linux only skips TIME_WAIT: a second listener still fails, which is what we want.
     allow_reuse_address = True
+    tls: Callable[[], ssl.SSLContext] | None = None
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, address = super().get_request()
+        if self.tls is None:
+            return connection, address
+        # The handshake comes with the first read, in the connection's own thread and under its time limit.
+        return self.tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
 
     def server_bind(self) -> None:
         # HTTPServer looks its own name up in DNS here, which can hang for seconds on a device without any.
@@ -102,9 +121,16 @@ class _Handler(BaseHTTPRequestHandler):
     server_version = "acclimate"
     sys_version = ""
 
-    def __init__(self, registry: CollectorRegistry, ready: Callable[[], bool], *connection: object) -> None:
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        ready: Callable[[], bool],
+        may_scrape: Callable[[str | None], bool],
+        *connection: object,
+    ) -> None:
         self._registry = registry
         self._ready = ready
+        self._may_scrape = may_scrape
         super().__init__(*connection)  # type: ignore[arg-type]
 
     def do_GET(self) -> None:
@@ -116,6 +142,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        if status is HTTPStatus.UNAUTHORIZED:
+            self.send_header("WWW-Authenticate", "Bearer")
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
@@ -127,6 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
         if path == "/metrics":
+            if not self._may_scrape(self.headers.get("Authorization")):
+                return HTTPStatus.UNAUTHORIZED, TEXT, b"send 'Authorization: Bearer TOKEN' of an operator\n"
             encode, kind = choose_encoder(self.headers.get("Accept", ""))
             return HTTPStatus.OK, kind, encode(self._registry)
         if path == "/healthz":

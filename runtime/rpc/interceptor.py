@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from acclimate.runtime.errors import AcclimateError, InvalidArgument
 from acclimate.runtime.rpc import status
+from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
@@ -30,8 +31,9 @@ log = structlog.stdlib.get_logger("acclimate.rpc")
 class Edge(grpc.aio.ServerInterceptor):
     """Wraps every rpc whose request is one message; reflection, which streams both ways, passes through."""
 
-    def __init__(self, stats: RpcStats) -> None:
+    def __init__(self, stats: RpcStats, limits: MessageLimits | None = None) -> None:
         self._stats = stats
+        self._limits = limits or MessageLimits()
 
     async def intercept_service(
         self,
@@ -56,7 +58,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
         async def call(request: bytes, context: Context) -> Any:
             async with self._guarded(method, context):
-                return await serve(_decoded(handler, request), context)
+                return await serve(_decoded(handler, request, self._limits), context)
 
         return call
 
@@ -65,7 +67,7 @@ class Edge(grpc.aio.ServerInterceptor):
 
         async def call(request: bytes, context: Context) -> AsyncIterator[Any]:
             async with self._guarded(method, context):
-                message = _decoded(handler, request)
+                message = _decoded(handler, request, self._limits)
                 async with aclosing(serve(message, context)) as replies:
                     async for reply in replies:
                         yield reply
@@ -105,16 +107,18 @@ def short_name(method: str) -> str:
     return f"{service.rpartition('.')[2]}/{name}"
 
 
-def _decoded(handler: Handler, request: bytes) -> Any:
+def _decoded(handler: Handler, request: bytes, limits: MessageLimits) -> Any:
     if handler.request_deserializer is None:
         return request
     try:
-        return handler.request_deserializer(request)
+        message: Any = handler.request_deserializer(request)
     except DecodeError as error:
         raise InvalidArgument(
             "MESSAGE_MALFORMED",
             "the request is not a message of this rpc; compile your stubs from the protos of this version",
         ) from error
+    check(message, limits)
+    return message
 
 
 def _status_code(context: Context) -> grpc.StatusCode:

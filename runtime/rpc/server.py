@@ -14,8 +14,13 @@ from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.metrics.process import version
 from acclimate.runtime.rpc import health, oip_servicer, reflection, server_servicer, session_servicer
+from acclimate.runtime.rpc.credentials import server_credentials
+from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
+from acclimate.runtime.rpc.limits import MessageLimits
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.security import setup
+from acclimate.runtime.security.guard import Guard
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.v1 import server_service_pb2, session_service_pb2
 
@@ -50,19 +55,27 @@ class RpcServer:
         await self.server.stop(grace_seconds)
 
 
-def build_server(service: ServiceProtocol, config: Config, clock: Clock | None = None) -> RpcServer:
+def build_server(
+    service: ServiceProtocol, config: Config, clock: Clock | None = None, guard: Guard | None = None
+) -> RpcServer:
     """Bind the port and register every service; call it on the running event loop.
 
     Args:
         service: what answers.
-        config: `server.host`, `server.grpc_port` (0 picks a free one), limits.
+        config: `server.host`, `server.grpc_port` (0 picks a free one), limits, TLS.
         clock: the service's clock, on which deadlines are given to it; the system's by default.
+        guard: who may call; made from the configuration by default.
 
     Raises:
         OSError: EADDRINUSE, the port is taken (or the address cannot be bound).
+        SecurityError: a certificate, key or token file cannot be used.
     """
     stats = RpcStats(methods())
-    server = grpc.aio.server(interceptors=(Edge(stats),), options=_options(config.server.max_message_bytes))
+    gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats)
+    server = grpc.aio.server(
+        interceptors=(gate, Edge(stats, _message_limits(config))),
+        options=_options(config.server.max_message_bytes, config.limits.max_metadata_bytes),
+    )
     release = version()
     oip_servicer.register(server, oip_servicer.InferenceServicer(service, clock or SystemClock(), release))
     session_servicer.register(server, session_servicer.SessionServicer(service))
@@ -70,7 +83,7 @@ def build_server(service: ServiceProtocol, config: Config, clock: Clock | None =
     states = health.Health(("", *SERVICES, *(manifest.name for manifest in service.models())))
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     reflection.enable(server, SERVICES)
-    return RpcServer(server, _bind(server, config.server.host, config.server.grpc_port), states, stats)
+    return RpcServer(server, _bind(server, config), states, stats)
 
 
 def methods() -> tuple[str, ...]:
@@ -82,8 +95,17 @@ def methods() -> tuple[str, ...]:
     )
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _message_limits(config: Config) -> MessageLimits:
+    chosen = config.limits
+    return MessageLimits(chosen.max_tensors, chosen.max_parameters, chosen.max_name_length, chosen.max_parameter_bytes)
+
+
+def _options(max_message_bytes: int, max_metadata_bytes: int) -> list[tuple[str, int]]:
+    # gRPC counts 32 bytes more for each entry, and refuses without a reason; ours comes first.
+    metadata = 2 * max_metadata_bytes + 2**14
     return [
+        ("grpc.max_metadata_size", metadata),
+        ("grpc.absolute_max_metadata_size", metadata),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         # Two daemons on one port would share its connections at random and split the sessions between them.
@@ -92,12 +114,16 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
     ]
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+def _bind(server: grpc.aio.Server, config: Config) -> int:
     """Bind and say which port it became. A taken one is found first, for gRPC would log pages about it."""
+    host, port, files = config.server.host, config.server.grpc_port, setup.tls_files(config.security)
+    credentials = None if files is None else server_credentials(files)
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         _probe(host, port)
-        return server.add_insecure_port(address)
+        return (
+            server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
+        )
     except (OSError, RuntimeError) as error:
         cause = error.strerror if isinstance(error, OSError) else str(error)
         number = error.errno if isinstance(error, OSError) and error.errno else errno.EADDRINUSE

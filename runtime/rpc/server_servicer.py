@@ -12,6 +12,7 @@ from acclimate.adapters.recipes import RECIPES
 from acclimate.runtime.config import Config
 from acclimate.runtime.metrics.process import rss_bytes
 from acclimate.runtime.rpc.convert_sessions import timestamp
+from acclimate.runtime.security.caller import Role, current
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.v1 import server_service_pb2 as pb
 from acclimate.v1 import server_service_pb2_grpc
@@ -31,12 +32,13 @@ class ServerServicer(server_service_pb2_grpc.ServerServiceServicer):
     async def GetServerInfo(  # noqa: N802
         self, request: pb.GetServerInfoRequest, context: Context
     ) -> pb.GetServerInfoResponse:
-        """Facts and limits, read now."""
+        """Facts and limits, read now; what the process takes tells of other tenants, so tenants read 0."""
+        private = current().role is not Role.TENANT
         return pb.GetServerInfoResponse(
             version=self._version,
-            pid=os.getpid(),
+            pid=os.getpid() if private else 0,
             start_time=timestamp(self._service.snapshot().started_at),
-            rss_bytes=rss_bytes(),
+            rss_bytes=rss_bytes() if private else 0,
             torch_imported="torch" in sys.modules,
             transformers_imported="transformers" in sys.modules,
             onnx_imported="onnx" in sys.modules,

@@ -1,8 +1,8 @@
 """Domain errors -> gRPC statuses: the only place that maps codes.
 
-Every refusal carries one `google.rpc.ErrorInfo` (AIP-193); a wrong field adds `BadRequest`, a retry hint adds
-`RetryInfo` and the trailer `grpc-retry-pushback-ms`, which gRPC clients obey (gRFC A6). Anything that is not
-an `AcclimateError` is a defect: the client reads a correlation id, the log reads everything.
+Every refusal carries one `google.rpc.ErrorInfo` (AIP-193); a wrong field adds `BadRequest`, a quota `QuotaFailure`, a
+retry hint `RetryInfo` and the trailer `grpc-retry-pushback-ms`, which gRPC clients obey (gRFC A6). Anything that is
+not an `AcclimateError` is a defect: the client reads a correlation id, the log reads everything.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def refusal(error: AcclimateError) -> Refusal:
     if error.code is Code.INVALID_ARGUMENT and field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    if "quota" in metadata:
+        over = error_details_pb2.QuotaFailure.Violation(subject=metadata["quota"], description=message)
+        details.append(error_details_pb2.QuotaFailure(violations=[over]))
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after_seconds is not None:
         milliseconds = max(0, math.ceil(error.retry_after_seconds * 1e3))

@@ -31,6 +31,7 @@ from acclimate.runtime.scheduler.deadline import OutOfTime, until
 from acclimate.runtime.scheduler.drive import Slicing, waiting
 from acclimate.runtime.scheduler.report import StepReport, undone
 from acclimate.runtime.scheduler.room import Room, unbounded
+from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import UNKNOWN, Gathered
 from acclimate.runtime.sessions.session import Session, SessionKey
@@ -65,7 +66,7 @@ class Learner:
     Args:
         limits: bounds of a step.
         clock: the time.
-        process_budget: milliseconds per second and milliseconds at most for all sessions together, or None.
+        shared: budgets of the process and of tenants, or None where only sessions' own count.
         idle: set while no prediction waits.
         report: called for every session of every step, after the commit.
         room: awaited before every commit.
@@ -75,7 +76,7 @@ class Learner:
         self,
         limits: LearnerLimits,
         clock: Clock,
-        process_budget: tuple[float, float] | None,
+        shared: SharedBudgets | None,
         idle: threading.Event,
         report: Callable[[StepReport], None],
         room: Room = unbounded,
@@ -91,10 +92,7 @@ class Learner:
         self._wake = asyncio.Event()
         self._one_answer = asyncio.Lock()
         self._closing = False
-        self._process: State | None = None
-        if process_budget is not None:
-            fields = budget.template(*process_budget, clock.monotonic())
-            self._process = {name: value[np.newaxis] for name, value in fields.items()}
+        self._shared = shared
 
     def notify(self, session: Session) -> None:
         """The session has gathered samples; step it when it is due and its turn comes."""
@@ -265,7 +263,9 @@ class Learner:
             )
 
     def _pay(self, session: Session, ms: float, state: State | None = None) -> None:
-        """Charge the session's bucket, and store its `state [1, ...]` if there is a new one."""
+        """Charge the session's bucket and those it shares, and store its `state [1, ...]` if there is a new one."""
+        if self._shared is not None:
+            self._shared.spent(session.tenant, ms)
         if not session.open:
             return
         one = session.cohort.bank.gather([session.row]) if state is None else state
@@ -281,16 +281,13 @@ class Learner:
         if self._limits.sample_period is not None:
             return costs.charged(cost, result.asked) / sessions
         self._costs[cohort.key[:2]] = self._cost(cohort).observed(sessions * rows, computed.ms)
-        if self._process is not None:
-            self._process |= budget.charge(self._process, np.array([computed.ms]), self._clock.monotonic())
         return computed.ms / sessions
 
     def _afford(self, session: Session, estimate: float) -> bool:
         own = session.cohort.bank.gather([session.row])
         if not budget.affordable(own, estimate, self.budget_time(session))[0]:
             return False
-        process = self._process if self._limits.sample_period is None else None
-        return process is None or bool(budget.affordable(process, estimate, self._clock.monotonic())[0])
+        return self._shared is None or self._shared.affordable(session.tenant, estimate)
 
     def budget_time(self, session: Session) -> float:
         """The time, in seconds, at which the session's bucket stands."""

@@ -14,6 +14,7 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.outputs import AsIs
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.security.caller import NOBODY
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
@@ -60,7 +61,7 @@ class Session:
     last_used_at: float
     buffer: SampleBuffer
     answers: AnswerLog
-    tenant: str = ""
+    tenant: str = NOBODY
     from_sequence: bool = False
     state: SessionState = SessionState.PRISTINE
     version: int = 0

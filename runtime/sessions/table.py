@@ -1,9 +1,11 @@
-"""Every live session, by model and id: opening, finding, listing, resetting, closing."""
+"""Every live session, by tenant, model and id: opening, finding, listing, resetting, closing.
+
+The tenant is the caller's (`security/caller.py`), read here and nowhere between here and the edge: whatever asks for
+a session by its name gets one of the caller's own, or is told that there is none.
+"""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 import re
 import uuid
@@ -17,15 +19,17 @@ from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.security.caller import current
+from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
+from acclimate.runtime.sessions.paging import decode, encode, page_size
 from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
 from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
-DEFAULT_PAGE, MAX_PAGE = 100, 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +52,18 @@ class SessionTable:
     """Live sessions and their cohorts. Touched on the event loop's thread only."""
 
     def __init__(
-        self, engines: Mapping[str, Engine], guards: Guards, limits: Limits, clock: Clock, watch: Watch | None = None
+        self,
+        engines: Mapping[str, Engine],
+        guards: Guards,
+        limits: Limits,
+        clock: Clock,
+        watch: Watch | None = None,
+        quotas: Quotas | None = None,
     ) -> None:
         self._engines = engines
         self._guards = guards
         self._watch = watch
+        self._quotas = quotas
         self._limits = limits
         self._clock = clock
         self._sessions: dict[SessionKey, Session] = {}
@@ -99,10 +110,12 @@ class SessionTable:
                 f"{len(self._sessions)} sessions are open, as many as sessions.max_sessions allows; delete some",
                 limit=self._limits.max_sessions,
             )
+        if self._quotas is not None:
+            self._quotas.check(key[0], cohort.bank.row_bytes)
         session = self._placed(key, cohort)
         session.from_sequence, session.ttl_seconds = from_sequence, self._limits.default_ttl_seconds
         set_budget(session, chosen, self._clock.monotonic())
-        self._sessions[key] = session
+        self._enter(session)
         self.created[request.model] += 1
         return session
 
@@ -126,7 +139,7 @@ class SessionTable:
         except FailedPrecondition:
             self._give_up(session)
             raise
-        self._sessions[record.key] = session
+        self._enter(session)
         return session
 
     def glimpse(self, record: SessionRecord, now: Moment) -> SessionView:
@@ -165,7 +178,7 @@ class SessionTable:
 
     def key(self, model: str, session_id: str) -> SessionKey:
         """What a session of this name is found under."""
-        return "", model, session_id
+        return current().tenant, model, session_id
 
     def serves(self, model: str) -> bool:
         """Whether there is such a model."""
@@ -212,7 +225,7 @@ class SessionTable:
 
     def evict(self, session: Session) -> None:
         """Give a session's row back; it may live on in a store."""
-        del self._sessions[session.key]
+        self._leave(session)
         self._give_up(session)
 
     def _give_up(self, session: Session) -> None:
@@ -221,28 +234,38 @@ class SessionTable:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
 
+    def _enter(self, session: Session) -> None:
+        self._sessions[session.key] = session
+        if self._quotas is not None:
+            self._quotas.entered(session.tenant, session.cohort.bank.row_bytes)
+
+    def _leave(self, session: Session) -> None:
+        del self._sessions[session.key]
+        if self._quotas is not None:
+            self._quotas.left(session.tenant, session.cohort.bank.row_bytes)
+
     def cursor(self, model: str | None, size: int, token: str) -> tuple[int, SessionKey | None]:
         """How many sessions a page holds, and the place after which it begins.
 
         Raises:
             InvalidArgument: a negative size, or a token this table did not give out. NotFound: no such model.
         """
-        if size < 0:
-            raise InvalidArgument("PAGE_SIZE_INVALID", f"page_size is {size}; it must not be negative", page_size=size)
+        size = page_size(size)
         if model is not None and model not in self._engines:
             raise unknown_model(model, self._engines)
-        return min(size or DEFAULT_PAGE, MAX_PAGE), _decode(token) if token else None
+        return size, decode(token, current().tenant) if token else None
 
     def page(
         self, model: str | None, size: int, after: SessionKey | None, stored: Iterable[SessionKey] = ()
     ) -> tuple[list[SessionKey], str]:
         """Keys of live and `stored` sessions in order, those after a place, and the token of the next page."""
-        live = {key for key in self._sessions if model in (None, key[1])}
+        tenant = current().tenant
+        live = {key for key in self._sessions if key[0] == tenant and model in (None, key[1])}
         keys = sorted(live | set(stored))
         start = bisect_right(keys, after) if after else 0
         page = keys[start : start + size]
         more = start + size < len(keys)
-        return page, _encode(page[-1]) if more else ""
+        return page, encode(page[-1]) if more else ""
 
 
 def unknown_model(name: str, known: Iterable[str]) -> NotFound:
@@ -259,17 +282,3 @@ def _checked_budget(chosen: Budget) -> Budget:
                 "BUDGET_INVALID", f"budget.{name} is {value}; it must be finite and not negative", field=name
             )
     return chosen
-
-
-def _encode(key: SessionKey) -> str:
-    return base64.urlsafe_b64encode("\0".join(key).encode()).decode()
-
-
-def _decode(token: str) -> SessionKey:
-    try:
-        tenant, model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
-    except (ValueError, binascii.Error):
-        raise InvalidArgument(
-            "PAGE_TOKEN_INVALID", "page_token was not given out by this daemon; start again without one"
-        ) from None
-    return tenant, model, session_id

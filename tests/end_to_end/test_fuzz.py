@@ -1,7 +1,11 @@
-"""Thousands of mutated messages on the wire: no internal error, no dead daemon, no session touched."""
+"""Thousands of mutated messages on the wire at every rpc: no internal error, no dead daemon, no session touched.
+
+`python -m benchmarks.fuzz --messages 100000` sends more, as one tenant at another.
+"""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import grpc
@@ -9,48 +13,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import Client
 from acclimate.runtime.types import SessionView
-from acclimate.v1 import session_service_pb2 as pb
+from benchmarks import fuzz
+from benchmarks._mutations import mutated
+from benchmarks._rpcs import ask, messages, methods, richer
 from tests.end_to_end.daemons import Daemon
-from tests.end_to_end.wire import INFER, METHODS, SESSIONS, future, inference, send, twins
+from tests.end_to_end.wire import future, twins
 
-DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
-SEEDS = [
-    (INFER, inference().SerializeToString()),
-    (INFER, inference("ghost", sequence_start=True, sequence_end=True).SerializeToString()),
-    (INFER, inference("ghost", acclimate_adapt=False).SerializeToString()),
-    (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent="models/x", session_id="ghost").SerializeToString()),
-    (SESSIONS + "GetSession", pb.GetSessionRequest(name="models/digits/sessions/ghost").SerializeToString()),
-    (SESSIONS + "ListSessions", pb.ListSessionsRequest(parent="models/-", page_size=3).SerializeToString()),
-    (
-        SESSIONS + "SendFeedback",
-        pb.SendFeedbackRequest(name="models/digits/sessions/ghost", labels=[{"request_id": "r"}]).SerializeToString(),
-    ),
-    ("/inference.GRPCInferenceService/ModelMetadata", oip.ModelMetadataRequest(name="digits").SerializeToString()),
-]
-
-
-@st.composite
-def mutations(draw: st.DrawFn) -> tuple[str, bytes]:
-    """A good message with bytes flipped, cut, doubled or inserted, where its structure is: in the first 200 bytes."""
-    method, payload = draw(st.sampled_from(SEEDS))
-    mutated = bytearray(payload)
-    for _ in range(draw(st.integers(1, 4))):
-        at = draw(st.integers(0, min(200, len(mutated))))
-        match draw(st.sampled_from(["flip", "set", "cut", "insert", "double"])):
-            case "flip" if at < len(mutated):
-                mutated[at] ^= 1 << draw(st.integers(0, 7))
-            case "set" if at < len(mutated):
-                mutated[at] = draw(st.sampled_from([0, 1, 0x7F, 0x80, 0xFF]))
-            case "cut":
-                del mutated[at : at + draw(st.integers(1, 64))]
-            case "insert":
-                mutated[at:at] = draw(st.binary(min_size=1, max_size=16))
-            case _:
-                mutated[at:at] = mutated[at : at + 32]
-    return method, bytes(mutated)
+RPCS = methods()
+# Messages about a session that the mutations may open, change and close at will.
+GOOD = [*messages("ghost").items(), *richer("ghost")]
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +40,26 @@ def bystander(daemon: Daemon) -> Iterator[SessionView]:
         yield client.get_session("digits", "bystander")
 
 
+def test_there_is_a_message_for_every_rpc() -> None:
+    assert {method for method, _ in GOOD} == set(RPCS)
+
+
 @settings(max_examples=2000)
-@given(mutations())
+@given(st.sampled_from(GOOD), st.randoms(use_true_random=False))
 def test_no_mutation_of_a_good_message_is_an_internal_error(
-    channel: grpc.Channel, bystander: SessionView, mutation: tuple[str, bytes]
+    channel: grpc.Channel, bystander: SessionView, good: tuple[str, object], source: random.Random
 ) -> None:
-    assert send(channel, *mutation) not in DEFECTS
+    method, message = good
+    payload = mutated(source, message.SerializeToString(), RPCS[method])  # type: ignore[attr-defined]
+    assert not fuzz.defective(ask(channel, method, payload, RPCS[method]))
 
 
 @settings(max_examples=800)
-@given(st.sampled_from(METHODS), st.binary(max_size=300))
+@given(st.sampled_from(sorted(RPCS)), st.binary(max_size=300))
 def test_no_random_bytes_are_an_internal_error(
     channel: grpc.Channel, bystander: SessionView, method: str, payload: bytes
 ) -> None:
-    assert send(channel, method, payload) not in DEFECTS
+    assert not fuzz.defective(ask(channel, method, payload, RPCS[method]))
 
 
 def test_the_daemon_lives_on_and_the_bystander_is_as_it_was(
@@ -90,3 +69,23 @@ def test_the_daemon_lives_on_and_the_bystander_is_as_it_was(
     assert client.get_session("digits", "bystander") == bystander
     twins(client, "born-after-the-storm")
     assert future(client, "bystander") == future(client, "born-after-the-storm")
+
+
+def test_one_tenants_mutations_leave_anothers_session_alone(bundle_path) -> None:
+    with fuzz.arena(bundle_path) as ring:
+        report = fuzz.storm(ring, 1000, random.Random(7))  # noqa: S311 - not a secret
+    for name in ("defects", "refusals_with_effect", "victim_changes"):
+        assert report.figures[name] == 0, name
+    assert report.figures["refusals_compared"] > 10
+    seen = {code for row in report.rows for code, count in row.items() if count}
+    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= seen
+
+
+def test_the_storm_sees_what_it_looks_for(bundle_path) -> None:
+    """A session that was written to is a change, or the test above could not fail."""
+    with fuzz.arena(bundle_path) as ring:
+        fuzz._adapted(ring.victim, fuzz.VICTIM)
+        before = fuzz._state(ring.victim, fuzz.VICTIM)
+        assert fuzz._changes(before, fuzz._state(ring.victim, fuzz.VICTIM)) == 0
+        ring.victim.predict("digits", fuzz._images(1), parameters={"sequence_id": fuzz.VICTIM})
+        assert fuzz._changes(before, fuzz._state(ring.victim, fuzz.VICTIM)) > 0

@@ -8,17 +8,10 @@ import grpc
 
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import Client
-from acclimate.v1 import server_service_pb2, session_service_pb2
 from tests.runtime.digits import picture
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 SESSIONS = "/acclimate.v1.SessionService/"
-SERVICES = [
-    ("inference.GRPCInferenceService", oip.DESCRIPTOR.services_by_name["GRPCInferenceService"]),
-    ("acclimate.v1.SessionService", session_service_pb2.DESCRIPTOR.services_by_name["SessionService"]),
-    ("acclimate.v1.ServerService", server_service_pb2.DESCRIPTOR.services_by_name["ServerService"]),
-]
-METHODS = [f"/{name}/{m.name}" for name, service in SERVICES for m in service.methods if not m.server_streaming]
 
 
 def send(channel: grpc.Channel, method: str, message: Any, timeout: float = 30.0) -> grpc.StatusCode:

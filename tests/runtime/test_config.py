@@ -89,7 +89,27 @@ def test_an_unknown_variable_names_the_nearest(name: str, near: str, monkeypatch
 
 def test_variables_of_the_tests_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCLIMATE_DATA", "somewhere")
+    monkeypatch.setenv("ACCLIMATE_TOKEN", "of a client's command")
     assert load() == Config()
+
+
+def test_credentials_lie_beside_the_file(tmp_path: Path) -> None:
+    text = '[security]\ntls_certificate = "a.pem"\ntls_key = "/abs/a.key"\ntokens = ""\n'
+    chosen = load(toml(tmp_path, text)).security
+    assert (chosen.tls_certificate, chosen.tls_key, chosen.tokens) == (str(tmp_path / "a.pem"), "/abs/a.key", "")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost"])
+def test_loopback_needs_nothing(host: str) -> None:
+    assert Config(server={"host": host}).server.host == host
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "localhost.example", "127.0.0.1.example"])  # noqa: S104
+def test_any_other_address_needs_tls_or_a_word(host: str) -> None:
+    with pytest.raises(ValidationError, match="--insecure"):
+        Config(server={"host": host})
+    assert Config(server={"host": host}, security={"insecure": True}).server.host == host
+    assert Config(server={"host": host}, security={"tls_certificate": "c", "tls_key": "k"}).server.host == host
 
 
 def test_constructing_reads_no_environment_and_nothing_changes_afterwards(

@@ -55,7 +55,7 @@ def test_names_are_unique_and_labels_bounded() -> None:
     names = [metric.name for metric in (*PROCESS, *MODEL)]
     assert len(set(names)) == len(names)
     assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
-    assert {label for metric in PROCESS for label in metric.labels} == {"version", "rpc", "code"}
+    assert {label for metric in PROCESS for label in metric.labels} == {"version", "rpc", "code", "reason", "quota"}
 
 
 def test_zeros_are_exported_before_anything_happened() -> None:

@@ -66,7 +66,8 @@ def with_nan() -> np.ndarray[Any, np.dtype[np.float32]]:
 
 
 CASES: dict[str, tuple[Callable[[oip.ModelInferRequest], object], str]] = {
-    "unknown model": (lambda m: setattr(m, "model_name", "x" * 20_000), "NOT_FOUND"),
+    "unknown model": (lambda m: setattr(m, "model_name", "x" * 512), "NOT_FOUND"),
+    "model of a name without end": (lambda m: setattr(m, "model_name", "x" * 20_000), "INVALID_ARGUMENT"),
     "unknown datatype": (lambda m: setattr(m.inputs[0], "datatype", "é" * 5_000), "INVALID_ARGUMENT"),
     "wrong datatype": (lambda m: setattr(m.inputs[0], "datatype", "INT32"), "INVALID_ARGUMENT"),
     "strings": (lambda m: setattr(m.inputs[0], "datatype", "BYTES"), "INVALID_ARGUMENT"),
@@ -83,7 +84,10 @@ CASES: dict[str, tuple[Callable[[oip.ModelInferRequest], object], str]] = {
                           "INVALID_ARGUMENT"),
     "empty parameter": (lambda m: m.parameters["priority"].CopyFrom(oip.InferParameter()), "INVALID_ARGUMENT"),
     "session that is not there": (
-        lambda m: m.parameters["sequence_id"].CopyFrom(oip.InferParameter(string_param="s" * 20_000)), "NOT_FOUND"),
+        lambda m: m.parameters["sequence_id"].CopyFrom(oip.InferParameter(string_param="s" * 16_000)), "NOT_FOUND"),
+    "session of a name without end": (
+        lambda m: m.parameters["sequence_id"].CopyFrom(oip.InferParameter(string_param="s" * 20_000)),
+        "INVALID_ARGUMENT"),
 }  # fmt: skip
 
 

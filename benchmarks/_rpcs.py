@@ -1,0 +1,149 @@
+"""Every rpc that the daemon serves, a good message for each, and one way to send bytes to any of them."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
+
+from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.rpc.reflection import descriptor_pool
+from acclimate.runtime.rpc.server import SERVICES
+from acclimate.v1 import server_service_pb2, session_pb2
+from acclimate.v1 import session_service_pb2 as pb
+
+OIP, SESSIONS = "/inference.GRPCInferenceService/", "/acclimate.v1.SessionService/"
+HEALTH, SERVER = "/grpc.health.v1.Health/", "/acclimate.v1.ServerService/"
+# They carry the name of one session and nothing else.
+NAMED = tuple(
+    SESSIONS + rpc for rpc in ("GetSession", "DeleteSession", "ResetSession", "ExportSession", "WatchSessions")
+)
+MODEL = "digits"
+
+TIMEOUT_SECONDS = 30.0
+# How long a watch that was not refused at once is given to be refused after all.
+REFUSAL_SECONDS = 0.05
+FIRST_ONLY = "/grpc.health.v1.Health/Watch"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an rpc ended; `details` are the packed `google.rpc.Status`, replies as bytes."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    details: bytes = b""
+    replies: tuple[bytes, ...] = ()
+
+
+def methods() -> dict[str, MethodDescriptor]:
+    """`/package.Service/Method` -> its descriptor, over every service but reflection itself."""
+    pool = descriptor_pool()
+    services = [pool.FindServiceByName(name) for name in SERVICES]
+    return {f"/{service.full_name}/{method.name}": method for service in services for method in service.methods}
+
+
+def messages(session: str) -> dict[str, Message]:
+    """For each rpc a message that it answers with OK to whoever owns `session` of the digits; a new rpc needs one here.
+
+    That of CreateSession opens `new-{session}`.
+    """
+    name = f"models/{MODEL}/sessions/{session}"
+    cases: dict[str, Message] = {rpc: getattr(pb, f"{rpc.rpartition('/')[2]}Request")(name=name) for rpc in NAMED}
+    return cases | {
+        OIP + "ServerLive": oip.ServerLiveRequest(),
+        OIP + "ServerReady": oip.ServerReadyRequest(),
+        OIP + "ModelReady": oip.ModelReadyRequest(name=MODEL),
+        OIP + "ServerMetadata": oip.ServerMetadataRequest(),
+        OIP + "ModelMetadata": oip.ModelMetadataRequest(name=MODEL),
+        OIP + "ModelInfer": infer(session),
+        SESSIONS + "CreateSession": pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=f"new-{session}"),
+        SESSIONS + "ListSessions": pb.ListSessionsRequest(parent=f"models/{MODEL}"),
+        SESSIONS + "SendFeedback": pb.SendFeedbackRequest(name=name, labels=[{"request_id": "r0"}]),
+        SERVER + "GetServerInfo": server_service_pb2.GetServerInfoRequest(),
+        HEALTH + "Check": health_pb2.HealthCheckRequest(),
+        HEALTH + "Watch": health_pb2.HealthCheckRequest(),
+    }
+
+
+def infer(session: str, rows: int = 2, **flags: bool) -> oip.ModelInferRequest:
+    """Noise for a session of the digits."""
+    image = np.random.default_rng(rows).integers(0, 256, (rows, 1, 28, 28), np.uint8)
+    message = oip.ModelInferRequest(
+        model_name=MODEL,
+        inputs=[{"name": "image", "datatype": "UINT8", "shape": image.shape}],
+        raw_input_contents=[image.tobytes()],
+    )
+    message.parameters["sequence_id"].string_param = session
+    for name, value in flags.items():
+        message.parameters[name].bool_param = value
+    return message
+
+
+def richer(session: str) -> list[tuple[str, Message]]:
+    """More good messages, of the rpcs whose messages can say more."""
+    name = f"models/{MODEL}/sessions/{session}"
+    typed = infer(session, 1)
+    typed.inputs[0].contents.uint_contents.extend(typed.raw_input_contents.pop())
+    tensor = session_pb2.NamedTensor(name="bn1.weight", shape=[8], values=bytes(32))
+    lora = session_pb2.Lora(name="fc", a="fc.lora_A", b="fc.lora_B", rank=1, alpha=1.0)
+    return [
+        (OIP + "ModelInfer", infer(session, 1, sequence_start=True, sequence_end=True)),
+        (OIP + "ModelInfer", infer(session, 16, sequence_start=True)),
+        (OIP + "ModelInfer", infer(session, 3, acclimate_adapt=False)),
+        (OIP + "ModelInfer", typed),
+        (
+            SESSIONS + "CreateSession",
+            pb.CreateSessionRequest(
+                parent=f"models/{MODEL}",
+                session_id=session,
+                recipe="tent",
+                recipe_parameters={"lr": 0.001, "batch_rows": 16},
+                budget=session_pb2.Budget(refill_ms_per_s=10, capacity_ms=100),
+                seed=session_pb2.Seed(tensors=[tensor], lora=[lora]),
+            ),
+        ),
+        (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=session)),
+        (SESSIONS + "ListSessions", pb.ListSessionsRequest(parent="models/-", page_size=3, page_token="YQBiAGM=")),  # noqa: S106
+        (SESSIONS + "WatchSessions", pb.WatchSessionsRequest(name="models/-")),
+        (
+            SESSIONS + "SendFeedback",
+            pb.SendFeedbackRequest(name=name, labels=[{"request_id": f"r{n}", "row": n, "label": n} for n in range(5)]),
+        ),
+        (HEALTH + "Check", health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService")),
+    ]
+
+
+def ask(channel: Any, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any = ()) -> Outcome:
+    """Send one message, whatever the kind of the rpc, and say how it ended; a watch that stands is left, and OK."""
+    try:
+        return Outcome(grpc.StatusCode.OK, replies=_replies(channel, method, payload, descriptor, metadata))
+    except grpc.RpcError as error:
+        trailers: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
+        return Outcome(error.code(), error.details() or "", trailers.get("grpc-status-details-bin", b""))
+
+
+def _replies(
+    channel: Any, method: str, payload: bytes, descriptor: MethodDescriptor, metadata: Any
+) -> tuple[bytes, ...]:
+    options: dict[str, Any] = {"timeout": TIMEOUT_SECONDS, "metadata": tuple(metadata)}
+    if descriptor.client_streaming:
+        return tuple(channel.stream_stream(method)(iter([payload]), **options))
+    if not descriptor.server_streaming:
+        return (channel.unary_unary(method)(payload, **options),)
+    call = channel.unary_stream(method)(payload, **options)
+    if method == FIRST_ONLY:
+        first = next(call)
+        call.cancel()
+        return (first,)
+    ended = threading.Event()
+    if not call.add_callback(ended.set) or ended.wait(REFUSAL_SECONDS):
+        return tuple(call)
+    call.cancel()
+    return ()

@@ -1,0 +1,103 @@
+"""How much of everything one request may hold, checked over any message before a servicer sees it.
+
+Whatever rpc is added, its names, lists and maps are bounded, without a line of its own. Tensor contents are not
+walked: the size of the message bounds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from acclimate.oip.v1 import inference_pb2
+from acclimate.runtime.errors import InvalidArgument
+from acclimate.v1 import session_service_pb2
+
+# Bounded by its own rule, which says more about it: `convert_sessions.MAX_LABELS`.
+LABELS = session_service_pb2.SendFeedbackRequest.DESCRIPTOR.fields_by_name["labels"]
+CONTENTS = inference_pb2.InferTensorContents.DESCRIPTOR
+PARAMETER = inference_pb2.InferParameter.DESCRIPTOR
+RAW = "raw_input_contents"
+
+
+@dataclass(frozen=True, slots=True)
+class MessageLimits:
+    """Entries of a list and of a map, characters of a text, bytes of a text parameter's value, at most."""
+
+    max_tensors: int = 1024
+    max_parameters: int = 64
+    max_name_length: int = 512
+    max_parameter_bytes: int = 16_384
+
+
+def check(message: Message, limits: MessageLimits) -> None:
+    """Refuse a message that holds too much of something.
+
+    Raises:
+        InvalidArgument: names the field, what it holds and the limit.
+    """
+    _walk(message, "", limits)
+
+
+def _walk(message: Message, path: str, limits: MessageLimits) -> None:
+    for field, value in message.ListFields():
+        if field.type == FieldDescriptor.TYPE_STRING:
+            _text(field, value, path + field.name, limits)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            _messages(field, value, path + field.name, limits)
+        elif field.name == RAW:
+            _most(path + field.name, len(value), limits.max_tensors, "entries", "max_tensors")
+
+
+def _text(field: FieldDescriptor, value: Any, path: str, limits: MessageLimits) -> None:
+    if field.containing_type is PARAMETER:
+        size = len(value.encode("utf-8", "surrogatepass"))
+        _most(path, size, limits.max_parameter_bytes, "bytes", "max_parameter_bytes")
+    elif isinstance(value, str):
+        _most(path, len(value), limits.max_name_length, "characters", "max_name_length")
+    else:
+        _most(path, len(value), limits.max_tensors, "entries", "max_tensors")
+        for text in value:
+            _most(path, len(text), limits.max_name_length, "characters", "max_name_length")
+
+
+def _messages(field: FieldDescriptor, value: Any, path: str, limits: MessageLimits) -> None:
+    kind: Any = field.message_type
+    if kind is CONTENTS:
+        return
+    if kind.GetOptions().map_entry:
+        _map(kind, value, path, limits)
+    elif isinstance(value, Message):
+        _walk(value, f"{path}.", limits)
+    elif field is not LABELS:
+        _most(path, len(value), limits.max_tensors, "entries", "max_tensors")
+        for entry in value:
+            _walk(entry, f"{path}.", limits)
+    else:
+        for entry in value:
+            _most(f"{path}.request_id", len(entry.request_id), limits.max_name_length, "characters", "max_name_length")
+
+
+def _map(kind: Any, value: Any, path: str, limits: MessageLimits) -> None:
+    _most(path, len(value), limits.max_parameters, "entries", "max_parameters")
+    for key in value:
+        if isinstance(key, Sized):
+            _most(path, len(key), limits.max_name_length, "characters in a key", "max_name_length")
+    if kind.fields_by_name["value"].type == FieldDescriptor.TYPE_MESSAGE:
+        for key in value:
+            _walk(value[key], f"{path}[{str(key)[:64]!r}].", limits)
+
+
+def _most(path: str, given: int, limit: int, what: str, key: str) -> None:
+    if given > limit:
+        raise InvalidArgument(
+            "LIMIT_EXCEEDED",
+            f"{path} has {given} {what}; at most {limit} are accepted (limits.{key})",
+            field=path,
+            given=given,
+            limit=limit,
+        )

@@ -1,0 +1,192 @@
+"""What each tenant may use: sessions, bytes of their state, requests a second, milliseconds of adaptation a second.
+
+A quota of 0 is none. Used on the event loop's thread only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import structlog
+
+from acclimate.runtime.clock import Clock
+from acclimate.runtime.errors import ResourceExhausted
+from acclimate.runtime.security.stats import Quota, SecurityStats
+
+log = structlog.stdlib.get_logger("acclimate.security")
+
+TELL_EVERY_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """Quotas of one tenant; `burst_seconds` is how long an idle tenant saves up what is granted by the second."""
+
+    sessions: int = 0
+    state_bytes: int = 0
+    requests_per_s: float = 0.0
+    adaptation_ms_per_s: float = 0.0
+    burst_seconds: float = 10.0
+
+
+@dataclass(slots=True)
+class Bucket:
+    """Tokens that come at `rate` a second up to `capacity`; begins full, and may be overdrawn."""
+
+    rate: float
+    capacity: float
+    at: float
+    tokens: float
+
+    def available(self, now: float) -> float:
+        """Tokens at `now`; a clock that jumps back adds nothing."""
+        self.tokens = min(self.capacity, self.tokens + max(0.0, now - self.at) * self.rate)
+        self.at = now
+        return self.tokens
+
+    def wait(self, wanted: float, now: float) -> float:
+        """Seconds until `wanted` tokens are there, 0 if they are; more than `capacity` are there when it is full."""
+        return max(0.0, min(wanted, self.capacity) - self.available(now)) / self.rate
+
+
+@dataclass(slots=True)
+class _Usage:
+    share: Share
+    requests: Bucket | None
+    adaptation: Bucket | None
+    sessions: int = 0
+    state_bytes: int = 0
+    told_at: dict[Quota, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Quotas:
+    """The books of every tenant that has asked for something.
+
+    Args:
+        share: the quotas of a tenant by its name.
+        clock: the time.
+        stats: counts refusals.
+    """
+
+    share: Callable[[str], Share]
+    clock: Clock
+    stats: SecurityStats
+    _tenants: dict[str, _Usage] = field(default_factory=dict)
+
+    def check(self, tenant: str, state_bytes: int) -> None:
+        """Whether the tenant may have one session more, that takes `state_bytes`.
+
+        Raises:
+            ResourceExhausted: it would be one too many, or its state too large.
+        """
+        usage = self._usage(tenant)
+        for quota, used, wanted, limit, key in (
+            (Quota.SESSIONS, usage.sessions, 1, usage.share.sessions, "sessions"),
+            (Quota.STATE_BYTES, usage.state_bytes, state_bytes, usage.share.state_bytes, "state_bytes"),
+        ):
+            if limit and used + wanted > limit:
+                raise self._refused(
+                    tenant,
+                    quota,
+                    f"{used} {key.replace('_', ' ')} are in use and {wanted} more would exceed this tenant's quota of "
+                    f"{limit} (quotas.{key}); delete sessions that are done with",
+                    limit,
+                    used=used,
+                    wanted=wanted,
+                )
+
+    def entered(self, tenant: str, state_bytes: int) -> None:
+        """Count a session that is there from now on, whether `check` would have let it in or not."""
+        usage = self._usage(tenant)
+        usage.sessions += 1
+        usage.state_bytes += state_bytes
+
+    def left(self, tenant: str, state_bytes: int) -> None:
+        """Count it no more."""
+        usage = self._usage(tenant)
+        usage.sessions -= 1
+        usage.state_bytes -= state_bytes
+
+    def admit(self, tenant: str) -> None:
+        """Take one request from the tenant's bucket.
+
+        Raises:
+            ResourceExhausted: it is empty; the error says when it will not be.
+        """
+        usage = self._usage(tenant)
+        wait = self._take(usage.requests)
+        if wait:
+            raise self._refused(
+                tenant,
+                Quota.REQUESTS,
+                f"this tenant's quota of {usage.share.requests_per_s:g} requests a second (quotas.requests_per_s) is "
+                f"used up; try again in {wait:.3f} s",
+                usage.share.requests_per_s,
+                retry_after_seconds=wait,
+            )
+
+    def delay(self, tenant: str) -> float:
+        """Take one request, or say in how many seconds there will be one: for messages of a stream, which can wait."""
+        return self._take(self._usage(tenant).requests)
+
+    def may_adapt(self, tenant: str, milliseconds: float) -> bool:
+        """Whether the tenant can pay for a step of this estimated cost."""
+        bucket = self._usage(tenant).adaptation
+        if bucket is None or not bucket.wait(milliseconds, self.clock.monotonic()):
+            return True
+        self._tell(tenant, Quota.ADAPTATION)
+        return False
+
+    def adapted(self, tenant: str, milliseconds: float) -> None:
+        """Charge the tenant for a step; one that cost more than foreseen leaves a debt."""
+        bucket = self._usage(tenant).adaptation
+        if bucket is not None:
+            bucket.available(self.clock.monotonic())
+            bucket.tokens -= milliseconds
+
+    def _take(self, bucket: Bucket | None) -> float:
+        if bucket is None:
+            return 0.0
+        wait = bucket.wait(1.0, self.clock.monotonic())
+        if not wait:
+            bucket.tokens -= 1.0
+        return wait
+
+    def _usage(self, tenant: str) -> _Usage:
+        usage = self._tenants.get(tenant)
+        if usage is None:
+            share, now = self.share(tenant), self.clock.monotonic()
+            usage = _Usage(
+                share,
+                _bucket(share.requests_per_s, share.burst_seconds, now),
+                _bucket(share.adaptation_ms_per_s, share.burst_seconds, now),
+            )
+            self._tenants[tenant] = usage
+        return usage
+
+    def _tell(self, tenant: str, quota: Quota) -> None:
+        """Count a refusal, and log it unless that was done a moment ago: metrics cannot say which tenant it was."""
+        self.stats.over(quota)
+        told, now = self._usage(tenant).told_at, self.clock.monotonic()
+        if now - told.get(quota, -math.inf) >= TELL_EVERY_SECONDS:
+            told[quota] = now
+            log.warning("tenant over its quota", tenant=tenant, quota=quota.value)
+
+    def _refused(self, tenant: str, quota: Quota, message: str, limit: float, **details: object) -> ResourceExhausted:
+        self._tell(tenant, quota)
+        retry = details.pop("retry_after_seconds", None)
+        seconds = retry if isinstance(retry, float) else None
+        return ResourceExhausted(
+            "QUOTA_EXCEEDED", message, retry_after_seconds=seconds, quota=quota.value, limit=limit, **details
+        )
+
+
+def _bucket(rate: float, seconds: float, now: float) -> Bucket | None:
+    if not rate:
+        return None
+    # A burst of less than one request would never let one through.
+    capacity = max(1.0, rate * seconds)
+    return Bucket(rate, capacity, now, capacity)
