@@ -38,6 +38,22 @@ class ClientError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class SessionLost(ClientError):
+    """NOT_FOUND, SESSION_NOT_FOUND: the daemon was started again and did not keep the session."""
+
+
+def lost(error: ClientError, created_at: float, started_at: float) -> SessionLost | None:
+    """What to say of a session that is not there, if the daemon started after it was created; Unix seconds, both."""
+    if started_at <= created_at:
+        return None
+    return SessionLost(
+        error.code,
+        error.reason,
+        f"{error.message}; the daemon was started again after the session had been created, and did not keep it",
+        error.metadata | {"daemon_started_at": f"{started_at:.6f}"},
+    )
+
+
 def client_error(error: grpc.RpcError) -> ClientError:
     """What a failed call says, its details unpacked where there are any."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):

@@ -14,7 +14,7 @@ from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.rpc import convert_oip, convert_seed, convert_sessions, names, tensors
-from acclimate.runtime.types import Budget, Feedback, Scalar, Seed
+from acclimate.runtime.types import Budget, Feedback, FeedbackResult, Scalar, Seed
 from acclimate.v1 import server_service_pb2, session_pb2, session_service_pb2
 
 
@@ -117,11 +117,17 @@ def feedback_request(
     )
 
 
-def watched_name(model: str | None, session_id: str | None) -> str:
-    """The name that WatchSessions takes; None stands for all."""
+def feedback_result(message: session_service_pb2.SendFeedbackResponse) -> FeedbackResult:
+    """What became of labels."""
+    return FeedbackResult(message.accepted, message.correct, tuple(message.unknown_request_ids))
+
+
+def watch_request(model: str | None, session_id: str | None) -> session_service_pb2.WatchSessionsRequest:
+    """A WatchSessions request; None stands for all."""
     if model is None:
-        return names.model_name(names.ANY)
-    return names.model_name(model) if session_id is None else names.session_name(model, session_id)
+        return session_service_pb2.WatchSessionsRequest(name=names.model_name(names.ANY))
+    name = names.model_name(model) if session_id is None else names.session_name(model, session_id)
+    return session_service_pb2.WatchSessionsRequest(name=name)
 
 
 def model_info(message: oip.ModelMetadataResponse) -> ModelInfo:

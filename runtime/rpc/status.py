@@ -21,6 +21,7 @@ from acclimate.runtime.errors import AcclimateError, Code
 DOMAIN = "acclimate"
 DETAILS_TRAILER = "grpc-status-details-bin"
 PUSHBACK_TRAILER = "grpc-retry-pushback-ms"
+NEVER = "-1"
 
 # Trailers of more than 8 KiB are refused by gRPC clients, so what a client chose is cut before it is echoed.
 MAX_MESSAGE = 480
@@ -59,6 +60,9 @@ def refusal(error: AcclimateError) -> Refusal:
         milliseconds = max(0, math.ceil(error.retry_after_seconds * 1e3))
         details.append(error_details_pb2.RetryInfo(retry_delay=_milliseconds(milliseconds)))
         trailers.append((PUSHBACK_TRAILER, str(milliseconds)))
+    elif error.code is Code.RESOURCE_EXHAUSTED:
+        # Clients retry this code, unless they are told that it will not pass by itself.
+        trailers.append((PUSHBACK_TRAILER, NEVER))
     code = CODES[error.code]
     return Refusal(code, message, (_packed(code, message, details), *trailers))
 
