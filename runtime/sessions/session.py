@@ -48,7 +48,8 @@ class Session:
     `version` counts every change of what serves the session, resets included, and names the parameters that
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
     the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
-    they learnt, and are answered by the source's model until steps have caught up with their stream.
+    they learnt, and are answered by the source's model until steps have caught up with their stream. A session that
+    is not used for `ttl_seconds` is deleted for good; None: never. `pins` counts the requests that are under way.
     """
 
     model: str
@@ -66,6 +67,8 @@ class Session:
     folded: Folded | None = None
     stepping: bool = False
     behind: bool = False
+    ttl_seconds: float | None = None
+    pins: int = 0
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -15,11 +15,13 @@ from dataclasses import dataclass
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.errors import AlreadyExists, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
+from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
+from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.types import Budget, CreateSession
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
@@ -90,33 +92,62 @@ class SessionTable:
             )
         chosen = _checked_budget(request.budget or self._limits.default_budget)
         recipe = self._limits.default_recipe if request.recipe is None else request.recipe
-        cohort = self._cohort(engine, request, recipe)
+        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+        cohort = self._cohort(engine, own)
         if len(self._sessions) >= self._limits.max_sessions:
             raise ResourceExhausted(
                 "SESSIONS_FULL",
                 f"{len(self._sessions)} sessions are open, as many as sessions.max_sessions allows; delete some",
                 limit=self._limits.max_sessions,
             )
+        session = self._placed(key, cohort)
+        session.from_sequence = from_sequence
+        set_budget(session, chosen, self._clock.monotonic())
+        self._sessions[key] = session
+        self.created[request.model] += 1
+        return session
+
+    def revive(self, record: SessionRecord, folded: Folded | None, now: Moment) -> Session:
+        """Open the session that a record describes, `folded` being what answers it.
+
+        Raises:
+            NotFound: the model is not served. FailedPrecondition: the record is of another bundle, or of a layout or
+            recipe that this daemon does not have. Nothing is changed then.
+        """
+        engine = self._engines.get(record.model)
+        if engine is None:
+            raise unknown_model(record.model, self._engines)
+        check_record(record, engine.manifest)
+        try:
+            key = cohort_key(record.model, record.recipe, record.parameters, {})
+            cohort = self._cohort(engine, key)
+        except InvalidArgument as error:
+            raise FailedPrecondition(error.reason, error.message, session=record.session_id) from error
+        session = self._placed(record.key, cohort)
+        try:
+            reinstate(session, record, folded, now)
+        except FailedPrecondition:
+            self._give_up(session)
+            raise
+        self._sessions[record.key] = session
+        return session
+
+    def _placed(self, key: SessionKey, cohort: Cohort) -> Session:
+        """A session in a row of its own, not yet in the table."""
         self._cohorts[cohort.key] = cohort
         now, labels = self._clock.wall(), cohort.recipe.reads_labels
-        session = Session(
-            model=request.model,
-            id=session_id,
+        return Session(
+            model=key[0],
+            id=key[1],
             cohort=cohort,
             row=cohort.bank.allocate(),
             created_at=now,
             last_used_at=now,
             buffer=SampleBuffer(self._limits.buffer_rows, self._limits.buffer_rows if labels else 0),
             answers=AnswerLog(self._limits.remembered_answers),
-            from_sequence=from_sequence,
         )
-        set_budget(session, chosen, self._clock.monotonic())
-        self._sessions[key] = session
-        self.created[request.model] += 1
-        return session
 
-    def _cohort(self, engine: Engine, request: CreateSession, recipe: str) -> Cohort:
-        key = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+    def _cohort(self, engine: Engine, key: CohortKey) -> Cohort:
         cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards, self._watch)
         if cohort.recipe.batch_rows > self._limits.buffer_rows:
             raise InvalidArgument(
@@ -152,12 +183,19 @@ class SessionTable:
 
     def close(self, session: Session) -> None:
         """Forget a session and give its row back."""
-        session.close()
+        self.evict(session)
+        self.deleted[session.model] += 1
+
+    def evict(self, session: Session) -> None:
+        """Give a session's row back; it may live on in a store."""
         del self._sessions[session.key]
+        self._give_up(session)
+
+    def _give_up(self, session: Session) -> None:
+        session.close()
         if session.cohort.bank.live == 0:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
-        self.deleted[session.model] += 1
 
     def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:
         """Sessions ordered by model and id, after the token's place, and the token of the next page.
