@@ -5,6 +5,7 @@ AcclimateError
 ├── NotFound             no such model or session
 ├── AlreadyExists        a session of this id exists
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
+├── Aborted              the session has changed since the caller looked; look again and decide anew
 ├── ResourceExhausted    a queue, quota or budget is full; `retry_after_seconds` says when to come back
 ├── Unavailable          draining or not ready
 └── DeadlineExceeded     the client's deadline passed before the work began
@@ -25,6 +26,7 @@ class Code(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     ALREADY_EXISTS = "ALREADY_EXISTS"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
+    ABORTED = "ABORTED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     UNAVAILABLE = "UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
@@ -67,6 +69,12 @@ class FailedPrecondition(AcclimateError):
     """The request is well formed but the resource's state forbids it."""
 
     code = Code.FAILED_PRECONDITION
+
+
+class Aborted(AcclimateError):
+    """What was to be changed is no longer what the caller saw; nothing was changed."""
+
+    code = Code.ABORTED
 
 
 class ResourceExhausted(AcclimateError):

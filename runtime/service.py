@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
-from acclimate.runtime.account import Account
-from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition
-from acclimate.runtime.events import EventHub
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
-from acclimate.runtime.scheduler.learner import Learner
-from acclimate.runtime.scheduler.predictor import Answer, Predictor, Ticket
-from acclimate.runtime.seeding import Seeder, plant
+from acclimate.runtime.lifecycle import Lifecycle
+from acclimate.runtime.parts import Parts
+from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions.session import Session, exported
-from acclimate.runtime.sessions.table import SessionTable, unknown_model
+from acclimate.runtime.sessions.table import unknown_model
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -40,22 +38,6 @@ from acclimate.runtime.types import (
 )
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What the service is made of; `runtime/wiring.py` builds them."""
-
-    engines: dict[str, Engine]
-    table: SessionTable
-    predictor: Predictor
-    learner: Learner
-    seeder: Seeder
-    account: Account
-    hub: EventHub
-    clock: Clock
-    max_rows: int
-    synchronous: bool
-
-
 class Service:
     """Implements `ServiceProtocol`; every method runs on the event loop's thread but `snapshot`."""
 
@@ -65,6 +47,10 @@ class Service:
         self._running = False
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._sweeping: asyncio.Task[None] | None = None
+        self.lifecycle = Lifecycle(
+            parts.table, parts.seeder, parts.account, parts.learner, parts.clock, parts.max_snapshots, self._close
+        )
 
     @property
     def ready(self) -> bool:
@@ -76,11 +62,14 @@ class Service:
         self._tasks = [asyncio.create_task(self._parts.predictor.run(), name="predictor")]
         if not self._parts.synchronous:
             self._tasks.append(asyncio.create_task(self._parts.learner.run(), name="learner"))
+        self._sweeping = asyncio.create_task(self.lifecycle.sweep(), name="sweeper")
         self._running = True
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new requests, answer those queued, let the step under way finish, end every watch."""
         self._draining = True
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         self._parts.predictor.close()
         self._parts.learner.close()
         if self._tasks:
@@ -166,13 +155,15 @@ class Service:
         await self._learn(session)
         return result
 
-    def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
-        """Events from now on."""
+    def watch(
+        self, model: str | None, session_id: str | None, kinds: Collection[EventKind] = (), after: str = ""
+    ) -> AsyncIterator[Event]:
+        """Events from now on, or from after a token."""
         if model is not None and session_id is not None:
             self._parts.table.get(model, session_id)
         elif model is not None:
             self._engine(model)
-        return self._parts.hub.watch(model, session_id)
+        return self._parts.hub.watch(model, session_id, kinds, after)
 
     def snapshot(self) -> ServiceSnapshot:
         """Figures for metrics."""
@@ -191,7 +182,7 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
-        if session is None or not session.open:
+        if session is None or not session.open or session.paused:
             return
         if ticket.learn and session.cohort.recipe.learns:
             answers = None if session.cohort.recipe.pace is None else answer.logits
@@ -218,6 +209,8 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = self._sequence_session(request.model, sequence)
+        if session is not None and session.paused:
+            sequence = replace(sequence, learn=False)
         request = replace(request, id=request.id or uuid.uuid4().hex)
         deadline, learn = request.deadline, sequence.learn
         try:
@@ -283,9 +276,9 @@ class Service:
         if session.from_sequence and session.account.requests == 0 and session.open:
             self._close(session)
 
-    def _close(self, session: Session) -> None:
+    def _close(self, session: Session, why: EventKind = EventKind.DELETED) -> None:
         self._parts.table.close(session)
-        self._parts.account.happened(session, EventKind.DELETED, session.version)
+        self._parts.account.happened(session, why, session.version)
 
     def _engine(self, model: str) -> Engine:
         engine = self._parts.engines.get(model)

@@ -13,10 +13,11 @@ from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.parts import Parts
 from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
 from acclimate.runtime.seeding import Seeder
-from acclimate.runtime.service import Parts, Service
+from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.table import Limits, SessionTable
 from acclimate.runtime.types import Budget
 
@@ -110,6 +111,7 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
             hub=hub,
             clock=clock,
             max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
+            max_snapshots=config.sessions.max_snapshots,
             synchronous=synchronous,
         )
     )
@@ -138,4 +140,5 @@ def limits_of(config: Config) -> Limits:
         default_parameters={"batch_rows": config.adaptation.batch_rows}
         | {PREFIX + key: value for key, value in config.restoration.model_dump().items()},
         default_budget=Budget(config.budget.refill_ms_per_s, config.budget.capacity_ms),
+        default_ttl_seconds=config.sessions.default_ttl_seconds or None,
     )

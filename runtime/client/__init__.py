@@ -10,6 +10,7 @@ from acclimate.runtime.client.state_file import write_state
 from acclimate.runtime.client.sync import Client
 from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import AsyncWatch, Watch
+from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.types import (
     Budget,
     Event,
@@ -43,6 +44,7 @@ __all__ = [
     "Session",
     "SessionLost",
     "SessionView",
+    "SnapshotView",
     "Watch",
     "read_seed",
     "write_peft",

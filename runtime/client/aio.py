@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,16 @@ from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
 from acclimate.runtime.rpc import convert_sessions
-from acclimate.runtime.types import Budget, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
+from acclimate.runtime.types import (
+    Budget,
+    EventKind,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    Scalar,
+    Seed,
+    SessionView,
+)
 
 POLL_SECONDS = 0.05
 
@@ -133,10 +142,14 @@ class AsyncClient:
         recipe_parameters: Mapping[str, float] | None = None,
         budget: Budget | None = None,
         seed: Seed | None = None,
+        ttl_seconds: float | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncSession:
-        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice."""
-        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed)
+        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice.
+
+        It is closed when nobody uses it for `ttl_seconds`; 0: never.
+        """
+        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
         view = await self._calls.call(operation, timeout_seconds)
         return AsyncSession(self, view.model, view.session_id, view.created_at)
 
@@ -161,9 +174,11 @@ class AsyncClient:
         """One session as it stands."""
         return await self._calls.call(operations.get_session(model, session_id), timeout_seconds)
 
-    async def reset_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> SessionView:
-        """Set a session back to the source."""
-        return await self._calls.call(operations.reset_session(model, session_id), timeout_seconds)
+    async def reset_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> SessionView:
+        """Set a session back to the source; ABORTED if `etag` is given and is not the session's."""
+        return await self._calls.call(operations.reset_session(model, session_id, etag), timeout_seconds)
 
     async def export_session(
         self, model: str, session_id: str, *, timeout_seconds: float | None = None
@@ -171,9 +186,11 @@ class AsyncClient:
         """What a session has learnt: parameters and statistics by name."""
         return await self._calls.call(operations.export_session(model, session_id), timeout_seconds)
 
-    async def delete_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> None:
-        """Close and forget a session."""
-        await self._calls.call(operations.delete_session(model, session_id), timeout_seconds)
+    async def delete_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> None:
+        """Close and forget a session, snapshots and all; ABORTED if `etag` is given and is not the session's."""
+        await self._calls.call(operations.delete_session(model, session_id, etag), timeout_seconds)
 
     async def feedback(
         self, model: str, session_id: str, labels: Iterable[Feedback], *, timeout_seconds: float | None = None
@@ -186,13 +203,14 @@ class AsyncClient:
         model: str | None = None,
         session_id: str | None = None,
         *,
+        kinds: Collection[EventKind] = (),
         resume_seconds: float = DEFAULT_RESUME_SECONDS,
     ) -> AsyncWatch:
-        """Events from now on: the watch stands when this returns. Close it when done.
+        """Events from now on, of `kinds` or of all: the watch stands when this returns. Close it when done.
 
-        A stream that ended is taken up again for up to `resume_seconds`; what happened meanwhile is not told.
+        A stream that ended is taken up again for up to `resume_seconds`, where it was if the daemon still is the same.
         """
-        return await AsyncWatch.begin(self._calls, messages.watch_request(model, session_id), resume_seconds)
+        return await AsyncWatch.begin(self._calls, messages.watch_request(model, session_id, kinds), resume_seconds)
 
 
 __all__ = ["AsyncClient", "AsyncSession", "AsyncWatch", "ClientError"]

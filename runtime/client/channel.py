@@ -20,10 +20,25 @@ KEEPALIVE_TIMEOUT_MS = 10_000
 FIRST_RECONNECT_MS, LAST_RECONNECT_MS = 100, 2_000
 
 # A request that may have been executed is repeated only where a second execution changes nothing: never
-# ModelInfer (the session would learn twice), nor the calls that delete or count.
+# ModelInfer (the session would learn twice), nor the calls that delete. Those that create or count carry a
+# `request_id`, by which the daemon knows them again.
 IDEMPOTENT = {
     OIP_SERVICE: ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata"),
-    SESSION_SERVICE: ("ExportSession", "GetSession", "ListSessions", "ResetSession"),
+    SESSION_SERVICE: (
+        "CreateSession",
+        "ExportSession",
+        "ForkSession",
+        "GetSession",
+        "GetSnapshot",
+        "ListSessions",
+        "ListSnapshots",
+        "PauseSession",
+        "ResetSession",
+        "ResumeSession",
+        "SendFeedback",
+        "SnapshotSession",
+        "UpdateSession",
+    ),
     SERVER_SERVICE: ("GetServerInfo",),
 }
 

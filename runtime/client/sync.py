@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +19,16 @@ from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_block
 from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
 from acclimate.runtime.rpc import convert_sessions
-from acclimate.runtime.types import Budget, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
+from acclimate.runtime.types import (
+    Budget,
+    EventKind,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    Scalar,
+    Seed,
+    SessionView,
+)
 
 POLL_SECONDS = 0.05
 
@@ -133,10 +142,14 @@ class Client:
         recipe_parameters: Mapping[str, float] | None = None,
         budget: Budget | None = None,
         seed: Seed | None = None,
+        ttl_seconds: float | None = None,
         timeout_seconds: float | None = None,
     ) -> Session:
-        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice."""
-        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed)
+        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice.
+
+        It is closed when nobody uses it for `ttl_seconds`; 0: never.
+        """
+        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
         view = self._calls.call(operation, timeout_seconds)
         return Session(self, view.model, view.session_id, view.created_at)
 
@@ -160,17 +173,21 @@ class Client:
         """One session as it stands."""
         return self._calls.call(operations.get_session(model, session_id), timeout_seconds)
 
-    def reset_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> SessionView:
-        """Set a session back to the source."""
-        return self._calls.call(operations.reset_session(model, session_id), timeout_seconds)
+    def reset_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> SessionView:
+        """Set a session back to the source; ABORTED if `etag` is given and is not the session's."""
+        return self._calls.call(operations.reset_session(model, session_id, etag), timeout_seconds)
 
     def export_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> ExportedSession:
         """What a session has learnt: parameters and statistics by name."""
         return self._calls.call(operations.export_session(model, session_id), timeout_seconds)
 
-    def delete_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> None:
-        """Close and forget a session."""
-        self._calls.call(operations.delete_session(model, session_id), timeout_seconds)
+    def delete_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> None:
+        """Close and forget a session, snapshots and all; ABORTED if `etag` is given and is not the session's."""
+        self._calls.call(operations.delete_session(model, session_id, etag), timeout_seconds)
 
     def feedback(
         self, model: str, session_id: str, labels: Iterable[Feedback], *, timeout_seconds: float | None = None
@@ -183,13 +200,14 @@ class Client:
         model: str | None = None,
         session_id: str | None = None,
         *,
+        kinds: Collection[EventKind] = (),
         resume_seconds: float = DEFAULT_RESUME_SECONDS,
     ) -> Watch:
-        """Events from now on: the watch stands when this returns. Close it when done.
+        """Events from now on, of `kinds` or of all: the watch stands when this returns. Close it when done.
 
-        A stream that ended is taken up again for up to `resume_seconds`; what happened meanwhile is not told.
+        A stream that ended is taken up again for up to `resume_seconds`, where it was if the daemon still is the same.
         """
-        return Watch(self._calls, messages.watch_request(model, session_id), resume_seconds)
+        return Watch(self._calls, messages.watch_request(model, session_id, kinds), resume_seconds)
 
 
 __all__ = ["Client", "ClientError", "Session", "Watch"]

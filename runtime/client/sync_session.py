@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -14,7 +14,9 @@ from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_blocking
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
-from acclimate.runtime.types import ExportedSession, Feedback, FeedbackResult, SessionView
+from acclimate.runtime.lifecycle_types import SnapshotView
+from acclimate.runtime.rpc import convert_lifecycle
+from acclimate.runtime.types import Budget, EventKind, ExportedSession, Feedback, FeedbackResult, SessionView
 
 if TYPE_CHECKING:
     from acclimate.runtime.client.sync import Client
@@ -82,21 +84,84 @@ class Session:
         """The session as it stands."""
         return self._call(operations.get_session(self.model, self.id), timeout_seconds)
 
-    def reset(self, *, timeout_seconds: float | None = None) -> SessionView:
+    def reset(self, *, etag: str = "", timeout_seconds: float | None = None) -> SessionView:
         """Set it back to the source."""
-        return self._call(operations.reset_session(self.model, self.id), timeout_seconds)
+        return self._call(operations.reset_session(self.model, self.id, etag), timeout_seconds)
+
+    def pause(self, *, etag: str = "", timeout_seconds: float | None = None) -> SessionView:
+        """Let it learn nothing from now on; it answers as before."""
+        return self._call(operations.pause_session(self.model, self.id, etag), timeout_seconds)
+
+    def resume(self, *, etag: str = "", timeout_seconds: float | None = None) -> SessionView:
+        """Let it learn again."""
+        return self._call(operations.resume_session(self.model, self.id, etag), timeout_seconds)
+
+    def update(
+        self,
+        *,
+        budget: Budget | None = None,
+        ttl_seconds: float | None = None,
+        etag: str = "",
+        timeout_seconds: float | None = None,
+    ) -> SessionView:
+        """Give it another budget or time-to-live (0: for ever); None leaves what there is."""
+        operation = operations.update_session(self.model, self.id, budget, ttl_seconds, etag)
+        return self._call(operation, timeout_seconds)
+
+    def fork(
+        self,
+        session_id: str | None = None,
+        *,
+        snapshot_id: str | None = None,
+        budget: Budget | None = None,
+        ttl_seconds: float | None = None,
+        etag: str = "",
+        timeout_seconds: float | None = None,
+    ) -> Session:
+        """Open a copy of it, or of a snapshot of it; what is None is as here, but the id, which the daemon makes."""
+        operation = operations.fork_session(self.model, self.id, session_id, snapshot_id, budget, ttl_seconds, etag)
+        view = self._call(operation, timeout_seconds)
+        return Session(self._client, view.model, view.session_id, view.created_at)
+
+    def snapshot(
+        self, snapshot_id: str | None = None, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> SnapshotView:
+        """Keep what it has learnt so far, under an id that the daemon makes if it is None."""
+        return self._call(operations.snapshot_session(self.model, self.id, snapshot_id, etag), timeout_seconds)
+
+    def snapshots(self, *, page_size: int = 0, timeout_seconds: float | None = None) -> Iterator[SnapshotView]:
+        """Its snapshots by id, fetched page by page."""
+        token = ""
+        while True:
+            page = self._call(operations.list_snapshots(self.model, self.id, page_size, token), timeout_seconds)
+            yield from (convert_lifecycle.snapshot_view(message) for message in page.snapshots)
+            token = page.next_page_token
+            if not token:
+                return
+
+    def get_snapshot(self, snapshot_id: str, *, timeout_seconds: float | None = None) -> SnapshotView:
+        """One of its snapshots."""
+        return self._call(operations.get_snapshot(self.model, self.id, snapshot_id), timeout_seconds)
+
+    def delete_snapshot(self, snapshot_id: str, *, timeout_seconds: float | None = None) -> None:
+        """Forget one of its snapshots."""
+        self._call(operations.delete_snapshot(self.model, self.id, snapshot_id), timeout_seconds)
+
+    def restore(self, snapshot_id: str, *, etag: str = "", timeout_seconds: float | None = None) -> SessionView:
+        """Let it be what it was at a snapshot."""
+        return self._call(operations.restore_session(self.model, self.id, snapshot_id, etag), timeout_seconds)
 
     def export(self, *, timeout_seconds: float | None = None) -> ExportedSession:
         """What it has learnt: parameters and statistics by name."""
         return self._call(operations.export_session(self.model, self.id), timeout_seconds)
 
-    def delete(self, *, timeout_seconds: float | None = None) -> None:
+    def delete(self, *, etag: str = "", timeout_seconds: float | None = None) -> None:
         """Close and forget it."""
-        self._call(operations.delete_session(self.model, self.id), timeout_seconds)
+        self._call(operations.delete_session(self.model, self.id, etag), timeout_seconds)
 
-    def watch(self, *, resume_seconds: float = DEFAULT_RESUME_SECONDS) -> Watch:
+    def watch(self, *, kinds: Collection[EventKind] = (), resume_seconds: float = DEFAULT_RESUME_SECONDS) -> Watch:
         """Its events from now on."""
-        return self._client.watch(self.model, self.id, resume_seconds=resume_seconds)
+        return self._client.watch(self.model, self.id, kinds=kinds, resume_seconds=resume_seconds)
 
     def _call(self, operation: Operation[T], timeout_seconds: float | None) -> T:
         try:

@@ -25,24 +25,45 @@ BROKEN = ("UNAVAILABLE", "CANCELLED")
 AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-class Watch:
-    """An iterator over events; ends when it is closed, or the daemon has drained and does not come back.
-
-    A stream that breaks, or that a draining daemon ends, is taken up again for up to `resume_seconds`; then the watch
-    ends, by `ClientError` if the stream had broken. `resumed` counts these times.
+class _Place:
+    """Where a watch is: what it asks for, after which event, and how often it began anew or lost something.
 
     Args:
-        calls: the client's connection.
-        request: what to watch.
-        resume_seconds: 0 ends the watch with the stream.
+        request: what to watch; a copy of it is kept up to date.
+        resume_seconds: for how long a stream that ended is taken up again; 0 ends the watch with the stream.
+    """
+
+    def __init__(self, request: pb.WatchSessionsRequest, resume_seconds: float) -> None:
+        self._request = pb.WatchSessionsRequest()
+        self._request.CopyFrom(request)
+        self._resume_seconds = resume_seconds
+        self.resumed = 0
+        """How often the stream was taken up again."""
+        self.missed = 0
+        """How often events may have been lost: the daemon did not remember them, or the reader was too slow."""
+
+    def _told(self, reply: pb.WatchSessionsResponse) -> Event:
+        self._request.resume_token = reply.resume_token
+        self.missed += reply.missed
+        return convert_sessions.event(reply.event)
+
+    def _began_anew(self) -> None:
+        self.resumed += 1
+        # Before its first event a watch has nothing to go on from.
+        self.missed += not self._request.resume_token
+
+
+class Watch(_Place):
+    """An iterator over events; ends when it is closed, or the daemon has drained and does not come back.
+
+    A stream that breaks, or that a draining daemon ends, is taken up again, where it was, for up to `resume_seconds`;
+    then the watch ends, by `ClientError` if the stream had broken.
     """
 
     def __init__(self, calls: Calls, request: pb.WatchSessionsRequest, resume_seconds: float) -> None:
+        super().__init__(request, resume_seconds)
         self._calls = calls
-        self._request = request
-        self._resume_seconds = resume_seconds
         self._closed = threading.Event()
-        self.resumed = 0
         calls.call(operations.server_live())
         self._call = self._open()
 
@@ -53,7 +74,7 @@ class Watch:
         while not self._closed.is_set():
             broke: ClientError | None = None
             try:
-                return convert_sessions.event(next(self._call).event)
+                return self._told(next(self._call))
             except StopIteration:
                 pass
             except grpc.RpcError as error:
@@ -95,7 +116,7 @@ class Watch:
             try:
                 if self._calls.once(operations.server_ready(), min(ATTEMPT_SECONDS, deadline.left), True):
                     self._call = self._open()
-                    self.resumed += 1
+                    self._began_anew()
                     return
             except ClientError as error:
                 if error.code not in AWAY:
@@ -103,15 +124,13 @@ class Watch:
             self._closed.wait(min(pause, deadline.left))
 
 
-class AsyncWatch:
+class AsyncWatch(_Place):
     """The same as an asynchronous iterator; made by `AsyncWatch.begin`."""
 
     def __init__(self, calls: AsyncCalls, request: pb.WatchSessionsRequest, resume_seconds: float) -> None:
+        super().__init__(request, resume_seconds)
         self._calls = calls
-        self._request = request
-        self._resume_seconds = resume_seconds
         self._closed = False
-        self.resumed = 0
         self._call: Any = None
         self._events: Any = None
 
@@ -130,7 +149,7 @@ class AsyncWatch:
         while not self._closed:
             broke: ClientError | None = None
             try:
-                return convert_sessions.event((await anext(self._events)).event)
+                return self._told(await anext(self._events))
             except StopAsyncIteration:
                 pass
             except asyncio.CancelledError:
@@ -176,7 +195,7 @@ class AsyncWatch:
             try:
                 if await self._calls.once(operations.server_ready(), min(ATTEMPT_SECONDS, deadline.left), True):
                     await self._open()
-                    self.resumed += 1
+                    self._began_anew()
                     return
             except ClientError as error:
                 if error.code not in AWAY:

@@ -1,6 +1,6 @@
 """Domain errors -> gRPC statuses: the only place that maps codes.
 
-Every refusal carries one `google.rpc.ErrorInfo` (AIP-193); a wrong field adds `BadRequest`, a retry hint adds
+Every refusal carries one `google.rpc.ErrorInfo` (AIP-193) and what `details.py` adds to it; a retry hint adds
 `RetryInfo` and the trailer `grpc-retry-pushback-ms`, which gRPC clients obey (gRFC A6). Anything that is not
 an `AcclimateError` is a defect: the client reads a correlation id, the log reads everything.
 """
@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from acclimate.runtime.errors import AcclimateError, Code
+from acclimate.runtime.rpc.details import details as details_of
 
 DOMAIN = "acclimate"
 DETAILS_TRAILER = "grpc-status-details-bin"
@@ -27,9 +28,6 @@ NEVER = "-1"
 MAX_MESSAGE = 480
 MAX_METADATA_VALUE = 120
 MAX_METADATA_ENTRIES = 12
-
-# Which part of the request was wrong, by the metadata that errors carry.
-FIELDS = {"field": "{}", "parameter": "parameters.{}", "input": "inputs.{}", "output": "outputs.{}"}
 
 CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -51,10 +49,7 @@ def refusal(error: AcclimateError) -> Refusal:
         for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    field = next((form.format(metadata[key]) for key, form in FIELDS.items() if key in metadata), None)
-    if error.code is Code.INVALID_ARGUMENT and field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
+    details += details_of(error, message, metadata)
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after_seconds is not None:
         milliseconds = max(0, math.ceil(error.retry_after_seconds * 1e3))

@@ -151,7 +151,7 @@ class Learner:
         async with self._one_answer:
             for start in range(0, len(inputs), rows):
                 part = inputs[start : start + rows]
-                if self._closing or not session.open or not self._paying([session], len(part)):
+                if self._closing or not session.open or session.paused or not self._paying([session], len(part)):
                     continue
                 if not self._in_time(session, len(part), deadline):
                     self._report(undone(session, Outcome.SKIPPED_DEADLINE, len(part), 0.0))
@@ -256,12 +256,12 @@ class Learner:
             )
 
     def _pay(self, session: Session, ms: float, state: State | None = None) -> None:
-        """Charge the session's bucket, and store its `state [1, ...]` if there is a new one."""
+        """Charge the session's bucket as it is by now, and store its `state [1, ...]` if there is a new one."""
         if not session.open:
             return
-        one = session.cohort.bank.gather([session.row]) if state is None else state
-        paid = budget.charge(one, np.array([ms]), self.budget_time(session))
-        session.cohort.bank.scatter([session.row], one | paid)
+        own = session.cohort.bank.gather([session.row])
+        paid = budget.charge(own, np.array([ms]), self.budget_time(session))
+        session.cohort.bank.scatter([session.row], (own if state is None else state) | paid)
 
     def _cost(self, cohort: Cohort) -> costs.StepCost:
         return self._costs.get(cohort.key[:2]) or costs.calibrated(cohort.engine.manifest.cost)
