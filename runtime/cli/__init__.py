@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, serve, session
+from acclimate.runtime.cli import bundle, demo, export, serve, session_life
 
 app = typer.Typer(
     name="acclimate",
@@ -23,7 +23,7 @@ app.command(
     "export",
     context_settings={"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False},
 )(export.export)
-app.add_typer(session.app, name="session")
+app.add_typer(session_life.app, name="session")
 app.add_typer(bundle.app, name="bundle")
 
 

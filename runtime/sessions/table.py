@@ -241,7 +241,9 @@ def checked_budget(chosen: Budget) -> Budget:
     for name, value in (("refill_ms_per_s", chosen.refill_ms_per_s), ("capacity_ms", chosen.capacity_ms)):
         if not math.isfinite(value) or value < 0:
             raise InvalidArgument(
-                "BUDGET_INVALID", f"budget.{name} is {value}; it must be finite and not negative", field=name
+                "BUDGET_INVALID",
+                f"budget.{name} is {value}; it must be finite and not negative",
+                field=f"budget.{name}",
             )
     return chosen
 

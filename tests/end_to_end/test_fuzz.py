@@ -17,6 +17,11 @@ from tests.end_to_end.daemons import Daemon
 from tests.end_to_end.wire import INFER, METHODS, SESSIONS, future, inference, send, twins
 
 DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
+GHOST = "models/digits/sessions/ghost"
+UPDATE = pb.UpdateSessionRequest(
+    session={"name": GHOST, "budget": {"capacity_ms": 5.0}, "ttl": {"seconds": 5}},
+    update_mask={"paths": ["budget.capacity_ms", "ttl"]},
+)
 SEEDS = [
     (INFER, inference().SerializeToString()),
     (INFER, inference("ghost", sequence_start=True, sequence_end=True).SerializeToString()),
@@ -28,6 +33,15 @@ SEEDS = [
         SESSIONS + "SendFeedback",
         pb.SendFeedbackRequest(name="models/digits/sessions/ghost", labels=[{"request_id": "r"}]).SerializeToString(),
     ),
+    (SESSIONS + "UpdateSession", UPDATE.SerializeToString()),
+    (SESSIONS + "PauseSession", pb.PauseSessionRequest(name=GHOST, etag='W/"0"').SerializeToString()),
+    (SESSIONS + "ResumeSession", pb.ResumeSessionRequest(name=GHOST).SerializeToString()),
+    (SESSIONS + "ForkSession", pb.ForkSessionRequest(name=GHOST, session_id="ghost-2").SerializeToString()),
+    (SESSIONS + "SnapshotSession", pb.SnapshotSessionRequest(name=GHOST, request_id="7").SerializeToString()),
+    (SESSIONS + "GetSnapshot", pb.GetSnapshotRequest(name=f"{GHOST}/snapshots/x").SerializeToString()),
+    (SESSIONS + "ListSnapshots", pb.ListSnapshotsRequest(parent=GHOST, page_size=3).SerializeToString()),
+    (SESSIONS + "DeleteSnapshot", pb.DeleteSnapshotRequest(name=f"{GHOST}/snapshots/x").SerializeToString()),
+    (SESSIONS + "RestoreSession", pb.RestoreSessionRequest(name=f"{GHOST}/snapshots/x").SerializeToString()),
     ("/inference.GRPCInferenceService/ModelMetadata", oip.ModelMetadataRequest(name="digits").SerializeToString()),
 ]
 
