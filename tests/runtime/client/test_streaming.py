@@ -65,7 +65,7 @@ def test_a_sample_that_is_refused_ends_the_stream_at_its_place(loopback: Loopbac
 
 def test_never_more_under_way_than_was_said_and_none_ahead_of_the_reader() -> None:
     async def main() -> tuple[int, int]:
-        under_way, most, taken = 0, 0, 0
+        under_way, most, taken, full = 0, 0, 0, asyncio.Event()
 
         async def source() -> AsyncIterator[int]:
             nonlocal taken
@@ -76,6 +76,9 @@ def test_never_more_under_way_than_was_said_and_none_ahead_of_the_reader() -> No
             nonlocal under_way, most
             under_way += 1
             most = max(most, under_way)
+            if under_way == 4:
+                full.set()
+            await full.wait()
             for _ in range(item % 3):
                 await asyncio.sleep(0)
             under_way -= 1
