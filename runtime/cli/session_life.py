@@ -14,6 +14,8 @@ from acclimate.runtime.cli.session import LOCAL, AsJson, Name, Target, app, conn
 if TYPE_CHECKING:
     from acclimate.runtime.client import Budget, Session, SessionView
 
+__all__ = ["app"]
+
 Etag = Annotated[str, typer.Option(help="Do it only if this is the session's etag still.")]
 SnapshotId = Annotated[str, typer.Argument(help="Id of a snapshot of the session.")]
 Refill = Annotated[float | None, typer.Option(help="Milliseconds of adaptation granted per second.")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -278,8 +278,8 @@ def test_states_and_limits_are_told_with_their_details(session: Session, stub: A
 @pytest.mark.parametrize(
     ("request_", "reason"),
     [
-        (pb.WatchSessionsRequest(name="models/-", kinds=[99]), "EVENT_KIND_INVALID"),
-        (pb.WatchSessionsRequest(name="models/-", kinds=[0]), "EVENT_KIND_INVALID"),
+        (pb.WatchSessionsRequest(name="models/-", kinds=cast(Any, [99])), "EVENT_KIND_INVALID"),
+        (pb.WatchSessionsRequest(name="models/-", kinds=cast(Any, [0])), "EVENT_KIND_INVALID"),
         (pb.WatchSessionsRequest(name="models/-", resume_token=WRONG), "RESUME_TOKEN_INVALID"),
     ],
 )
