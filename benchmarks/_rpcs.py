@@ -22,8 +22,19 @@ OIP, SESSIONS = "/inference.GRPCInferenceService/", "/acclimate.v1.SessionServic
 HEALTH, SERVER = "/grpc.health.v1.Health/", "/acclimate.v1.ServerService/"
 # They carry the name of one session and nothing else.
 NAMED = tuple(
-    SESSIONS + rpc for rpc in ("GetSession", "DeleteSession", "ResetSession", "ExportSession", "WatchSessions")
+    SESSIONS + rpc
+    for rpc in (
+        "GetSession",
+        "DeleteSession",
+        "ResetSession",
+        "ExportSession",
+        "WatchSessions",
+        "PauseSession",
+        "ResumeSession",
+        "SnapshotSession",
+    )
 )
+SNAPSHOT = "kept"
 MODEL = "digits"
 
 TIMEOUT_SECONDS = 30.0
@@ -52,9 +63,10 @@ def methods() -> dict[str, MethodDescriptor]:
 def messages(session: str) -> dict[str, Message]:
     """For each rpc a message that it answers with OK to whoever owns `session` of the digits; a new rpc needs one here.
 
-    That of CreateSession opens `new-{session}`.
+    CreateSession opens `new-{session}`, ForkSession `fork-{session}`; three are about its snapshot `kept`.
     """
     name = f"models/{MODEL}/sessions/{session}"
+    snapshot = f"{name}/snapshots/{SNAPSHOT}"
     cases: dict[str, Message] = {rpc: getattr(pb, f"{rpc.rpartition('/')[2]}Request")(name=name) for rpc in NAMED}
     return cases | {
         OIP + "ServerLive": oip.ServerLiveRequest(),
@@ -65,6 +77,14 @@ def messages(session: str) -> dict[str, Message]:
         OIP + "ModelInfer": infer(session),
         SESSIONS + "CreateSession": pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=f"new-{session}"),
         SESSIONS + "ListSessions": pb.ListSessionsRequest(parent=f"models/{MODEL}"),
+        SESSIONS + "UpdateSession": pb.UpdateSessionRequest(
+            session={"name": name, "budget": {"capacity_ms": 5.0}}, update_mask={"paths": ["budget.capacity_ms"]}
+        ),
+        SESSIONS + "ForkSession": pb.ForkSessionRequest(name=name, session_id=f"fork-{session}"),
+        SESSIONS + "GetSnapshot": pb.GetSnapshotRequest(name=snapshot),
+        SESSIONS + "ListSnapshots": pb.ListSnapshotsRequest(parent=name),
+        SESSIONS + "DeleteSnapshot": pb.DeleteSnapshotRequest(name=snapshot),
+        SESSIONS + "RestoreSession": pb.RestoreSessionRequest(name=snapshot),
         SESSIONS + "SendFeedback": pb.SendFeedbackRequest(name=name, labels=[{"request_id": "r0"}]),
         SERVER + "GetServerInfo": server_service_pb2.GetServerInfoRequest(),
         HEALTH + "Check": health_pb2.HealthCheckRequest(),
@@ -112,6 +132,17 @@ def richer(session: str) -> list[tuple[str, Message]]:
         (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=session)),
         (SESSIONS + "ListSessions", pb.ListSessionsRequest(parent="models/-", page_size=3, page_token="YQBiAGM=")),  # noqa: S106
         (SESSIONS + "WatchSessions", pb.WatchSessionsRequest(name="models/-")),
+        (
+            SESSIONS + "UpdateSession",
+            pb.UpdateSessionRequest(
+                session={"name": name, "budget": {"capacity_ms": 5.0}, "ttl": {"seconds": 500}},
+                update_mask={"paths": ["budget.capacity_ms", "ttl"]},
+            ),
+        ),
+        (SESSIONS + "PauseSession", pb.PauseSessionRequest(name=name, etag='W/"0"')),
+        (SESSIONS + "SnapshotSession", pb.SnapshotSessionRequest(name=name, request_id="7", snapshot_id=SNAPSHOT)),
+        (SESSIONS + "ForkSession", pb.ForkSessionRequest(name=name)),
+        (SESSIONS + "ListSnapshots", pb.ListSnapshotsRequest(parent=name, page_size=3, page_token=SNAPSHOT)),
         (
             SESSIONS + "SendFeedback",
             pb.SendFeedbackRequest(name=name, labels=[{"request_id": f"r{n}", "row": n, "label": n} for n in range(5)]),

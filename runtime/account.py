@@ -15,12 +15,16 @@ from acclimate.runtime.scheduler.predictor import Answer
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
 from acclimate.runtime.sessions.session import Session, SessionKey
+from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.types import Event, EventKind, ModelSnapshot
 
 Noted = Callable[[Session, EventKind | None, bool], None]
 """Told of every session that something happened to, what it was (None: it answered), and whether its version moved."""
 
+LIVE = tuple(state.value for state in SessionState if state is not SessionState.CLOSED)
+SNAPSHOT = "snapshot"
+"""Why a session was restored, where a client asked for it."""
 EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_back": EventKind.ROLLED_BACK}
 
 
@@ -100,13 +104,33 @@ class Account:
             tally.fell_behind += 1
             self._tell(session, EventKind.SKIPPED, session.version - 1, "behind", samples=len(session.buffer))
 
-    def happened(self, session: Session, kind: EventKind, version_before: int, samples: int = 0) -> None:
-        """Tell watchers of something a client did."""
-        self._tell(session, kind, version_before, samples=samples)
+    def happened(
+        self,
+        session: Session,
+        kind: EventKind,
+        version_before: int,
+        samples: int = 0,
+        *,
+        snapshot: str = "",
+        source: str = "",
+    ) -> None:
+        """Count and tell watchers of something a client did, `snapshot` and `source` being what with."""
+        tally = self.tallies[session.model]
+        tally.forked += kind is EventKind.FORKED
+        tally.expired += kind is EventKind.EXPIRED
+        self._tell(session, kind, version_before, samples=samples, snapshot=snapshot, source=source)
+
+    def taken_back(self, session: Session, version_before: int, snapshot: str, restored_to: int) -> None:
+        """Count and tell watchers of a session that is at one of its snapshots again."""
+        session.account.restorations += 1
+        self.tallies[session.model].restorations[SNAPSHOT] += 1
+        self._tell(session, EventKind.RESTORED, version_before, SNAPSHOT, restored_to=restored_to, snapshot=snapshot)
 
     def absent(self, key: SessionKey, kind: EventKind) -> None:
         """Tell watchers of something that happened to a session that is not live."""
         tenant, model, session_id = key
+        if model in self.tallies:
+            self.tallies[model].expired += kind is EventKind.EXPIRED
         self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
     def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
@@ -115,7 +139,8 @@ class Account:
         graphs = engine.specialised
         live = [session for session in table if session.model == name]
         cost = engine.manifest.cost
-        states = {"pristine": 0, "adapted": 0} | Counter(session.state.value for session in live)
+        states = dict.fromkeys(LIVE, 0) | Counter(session.state.value for session in live)
+        held = [snapshot for session in live for snapshot in session.snapshots.values()]
         return ModelSnapshot(
             model=name,
             version=engine.manifest.version,
@@ -158,6 +183,10 @@ class Account:
             specialised=graphs.count,
             specialisations=graphs.made,
             specialisations_evicted=graphs.evicted,
+            forked=tally.forked,
+            expired=tally.expired,
+            snapshots=len(held),
+            snapshot_bytes=sum(snapshot.nbytes for snapshot in held),
         )
 
     def _tell(
@@ -170,6 +199,8 @@ class Account:
         samples: int = 0,
         after: int | None = None,
         restored_to: int = 0,
+        snapshot: str = "",
+        source: str = "",
     ) -> None:
         self._noted(session, kind, (session.version if after is None else after) != before)
         self._hub.publish(
@@ -185,5 +216,7 @@ class Account:
                 samples=samples,
                 restored_to=restored_to,
                 tenant=session.tenant,
+                snapshot=snapshot,
+                source=source,
             )
         )

@@ -101,6 +101,7 @@ class Sessions(Section):
         description="samples per session waiting to be learnt from, at most; a recipe that reads labels keeps as many "
         "that it has learnt from, until their labels come",
     )
+    max_snapshots: int = Field(8, ge=0, le=1024, description="snapshots per session, at most")
     default_ttl_seconds: NonNegative = Field(
         0.0, description="idle time after which a session that chooses none is closed, seconds; 0: never"
     )

@@ -29,4 +29,5 @@ class Parts:
     hub: EventHub
     clock: Clock
     max_rows: int
+    max_snapshots: int
     synchronous: bool

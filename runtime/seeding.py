@@ -63,7 +63,10 @@ class Seeder:
         Raises:
             InvalidArgument: the seed does not fit the model. FailedPrecondition: a guard refuses it.
         """
-        theta, stats = seeded_rows(engine.manifest, engine.source, seed)
+        return await self.judge(engine, *seeded_rows(engine.manifest, engine.source, seed))
+
+    async def judge(self, engine: Engine, theta: Float, stats: Float) -> Prepared:
+        """What serves `theta [P]`, `stats [Q]`, or FailedPrecondition from the guard that refuses them."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._judged, engine, theta, stats)
 
     def release(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from acclimate.runtime.errors import AcclimateError, FailedPrecondition
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
+from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.seeding import plant
@@ -48,6 +49,9 @@ class Service:
         self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: list[asyncio.Task[None]] = []
+        self.lifecycle = Lifecycle(
+            parts.residency, parts.seeder, parts.account, parts.learner, parts.clock, parts.max_snapshots
+        )
 
     @property
     def ready(self) -> bool:
@@ -153,13 +157,15 @@ class Service:
         await self._learn(session)
         return result
 
-    def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
-        """Events from now on."""
+    def watch(
+        self, model: str | None, session_id: str | None, kinds: Collection[EventKind] = (), after: str = ""
+    ) -> AsyncIterator[Event]:
+        """Events from now on, or from after a token."""
         if model is not None and session_id is not None:
-            return shelving.watch(self._parts.residency, self._parts.hub, model, session_id)
+            return shelving.watch(self._parts.residency, self._parts.hub, model, session_id, kinds, after)
         if model is not None:
             self._engine(model)
-        return self._parts.hub.watch(model, session_id)
+        return self._parts.hub.watch(model, session_id, kinds, after)
 
     def snapshot(self) -> ServiceSnapshot:
         """Figures for metrics."""
@@ -179,7 +185,7 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
-        if session is None or not session.open:
+        if session is None or not session.open or session.paused:
             return
         if ticket.learn and session.cohort.recipe.learns:
             answers = None if session.cohort.recipe.pace is None else answer.logits
@@ -207,6 +213,8 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
+        if session is not None and session.paused:
+            sequence = replace(sequence, learn=False)
         request = replace(request, id=request.id or uuid.uuid4().hex)
         deadline, learn = request.deadline, sequence.learn
         pinned = [] if session is None else [session]
@@ -283,9 +291,9 @@ class Service:
         if session.from_sequence and session.account.requests == 0 and session.open:
             self._close(session)
 
-    def _close(self, session: Session) -> None:
+    def _close(self, session: Session, why: EventKind = EventKind.DELETED) -> None:
         self._parts.table.close(session)
-        self._parts.account.happened(session, EventKind.DELETED, session.version)
+        self._parts.account.happened(session, why, session.version)
 
     def _engine(self, model: str) -> Engine:
         engine = self._parts.engines.get(model)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.types import (
     CreateSession,
     Event,
+    EventKind,
     ExportedSession,
     Feedback,
     FeedbackResult,
@@ -26,6 +28,10 @@ class ServiceProtocol(Protocol):
     @property
     def ready(self) -> bool:
         """Whether new work is accepted: loaded and not draining."""
+
+    @property
+    def lifecycle(self) -> Lifecycle:
+        """Forks, snapshots, pauses and changes of sessions, and the etags that guard them."""
 
     def models(self) -> tuple[Manifest, ...]:
         """Manifests of the served models, by name."""
@@ -57,8 +63,13 @@ class ServiceProtocol(Protocol):
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Count true labels against remembered answers; InvalidArgument for a label outside the classes."""
 
-    def watch(self, model: str | None, session_id: str | None) -> AsyncIterator[Event]:
-        """Events from now on, until cancelled or the daemon drains; NotFound for a session that is not there."""
+    def watch(
+        self, model: str | None, session_id: str | None, kinds: Collection[EventKind] = (), after: str = ""
+    ) -> AsyncIterator[Event]:
+        """Events from now on, or after the token `after`, until cancelled or the daemon drains; of `kinds`, or of all.
+
+        NotFound for a session that is not there.
+        """
 
     def snapshot(self) -> ServiceSnapshot:
         """Figures for metrics; safe to call from any thread."""

@@ -9,8 +9,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from acclimate.adapters.layout import Float, Kind, Layout
+from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Lora
+from acclimate.runtime.exported import ExportedSession as ExportedSession
+from acclimate.runtime.exported import NamedTensor as NamedTensor
+from acclimate.runtime.exported import named_tensors as named_tensors
 from acclimate.runtime.store.base import StoreSnapshot
 
 Scalar = bool | int | float | str
@@ -66,7 +69,10 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class CreateSession:
-    """What a client may choose about a new session; None means the configured default, and the source as its seed."""
+    """What a client may choose about a new session; None means the configured default, and the source as its seed.
+
+    `ttl_seconds` is how long it may be idle before it is closed; 0: for ever.
+    """
 
     model: str
     session_id: str | None = None
@@ -74,6 +80,7 @@ class CreateSession:
     parameters: Mapping[str, float] = field(default_factory=dict)
     budget: Budget | None = None
     seed: Seed | None = None
+    ttl_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +88,8 @@ class SessionView:
     """A session as its owner sees it. Counters count since creation; times are Unix seconds.
 
     `drift` is how far its stream and its parameters are from the source's by the latest step, signal by signal.
+    `paused` sessions do not learn. `etag` changes with what a writer may overwrite, counters apart. A session that is
+    not used for `ttl_seconds` is closed; None: never.
     """
 
     model: str
@@ -111,6 +120,9 @@ class SessionView:
     theta_distance: float
     drift: Mapping[str, float]
     state_bytes: int
+    paused: bool = False
+    ttl_seconds: float | None = None
+    etag: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,44 +131,6 @@ class SessionPage:
 
     sessions: tuple[SessionView, ...]
     next_page_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class NamedTensor:
-    """A tensor of a session's row: its name in the source model, its kind in the layout, float32 values."""
-
-    name: str
-    kind: Kind
-    values: Float
-
-
-@dataclass(frozen=True, slots=True)
-class ExportedSession:
-    """What a session has learnt, by the names that the source model gives its tensors.
-
-    Attributes:
-        model, session_id: whose they are; model_version is that of the bundle.
-        version: of the session's parameters, as in replies; 0 is the source's.
-        parameters_digest: of the layout; models with equal digests take each other's parameters.
-        parameters: in the order of the layout of `theta`.
-        statistics: normalisation statistics, in the order of the layout of `stats`.
-        lora: the low-rank updates among the parameters, with rank and alpha.
-    """
-
-    model: str
-    session_id: str
-    model_version: str
-    version: int
-    parameters_digest: str
-    parameters: tuple[NamedTensor, ...]
-    statistics: tuple[NamedTensor, ...]
-    lora: tuple[Lora, ...] = ()
-
-
-def named_tensors(layout: Layout, row: Float) -> tuple[NamedTensor, ...]:
-    """The slices of one row, in order."""
-    parts = layout.unpack(row)
-    return tuple(NamedTensor(entry.name, entry.kind, parts[entry.name]) for entry in layout.slices)
 
 
 class EventKind(StrEnum):
@@ -174,16 +148,24 @@ class EventKind(StrEnum):
     DRIFTED = "drifted"
     EVICTED = "evicted"
     RETURNED = "returned"
-    EXPIRED = "expired"
     FENCED = "fenced"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    FORKED = "forked"
+    UPDATED = "updated"
+    SNAPSHOT_TAKEN = "snapshot_taken"
+    SNAPSHOT_DELETED = "snapshot_deleted"
+    EXPIRED = "expired"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.
 
-    `restored_to` is the version that a restored session is at again: of a checkpoint, or 0, the source's. `tenant` is
-    whose session it is, for the hub to know who may hear of it.
+    `restored_to` is the version that a restored session is at again: of a checkpoint or snapshot, or 0, the source's.
+    `snapshot` is the id of the snapshot taken, deleted, brought back or forked from; `source` that of the session
+    forked from. `token` names the event to a watch that wants to go on after it; `missed` says that a watch lost
+    others just before it. `tenant` is whose session it is, for the hub to know who may hear of it.
     """
 
     kind: EventKind
@@ -197,6 +179,10 @@ class Event:
     samples: int = 0
     restored_to: int = 0
     tenant: str = ""
+    snapshot: str = ""
+    source: str = ""
+    token: str = field(default="", compare=False)
+    missed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +231,8 @@ class ModelSnapshot:
         drift_max: highest level among live sessions of each signal that drift is told by.
         specialised: sessions answered by a graph of their own; specialisations, specialisations_evicted: such graphs
             made, and given up for those of other sessions.
+        forked, expired: sessions opened as copies, and closed because nobody used them.
+        snapshots, snapshot_bytes: held now, of all sessions, and their size.
     """
 
     model: str
@@ -285,6 +273,10 @@ class ModelSnapshot:
     specialised: int
     specialisations: int
     specialisations_evicted: int
+    forked: int
+    expired: int
+    snapshots: int
+    snapshot_bytes: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,6 +166,7 @@ def build_service(
             hub=hub,
             clock=clock,
             max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
+            max_snapshots=config.sessions.max_snapshots,
             synchronous=synchronous,
         )
     )

@@ -17,10 +17,11 @@ from acclimate.runtime.cli import export
 from acclimate.runtime.cli.output import ExitCode, fail, write_json, write_table
 
 if TYPE_CHECKING:
-    from acclimate.runtime.client import Client, ExportedSession, SessionView
+    from acclimate.runtime.client import Client, ExportedSession, SessionView, SnapshotView
 
 app = typer.Typer(
-    no_args_is_help=True, help="Open sessions of a running daemon, look at them, reset them, take out what they learnt."
+    no_args_is_help=True,
+    help="Sessions of a running daemon: open, look at, copy, keep, change, reset, take out what they learnt.",
 )
 
 Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
@@ -58,7 +59,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List open sessions."""
-    with _client(target) as client:
+    with connected(target) as client:
         views = list(client.list_sessions(model))
     if as_json:
         write_json([asdict(view) for view in views])
@@ -81,35 +82,38 @@ def create(
         Path | None,
         typer.Option("--from", help="What it begins with: a PEFT LoRA directory, or a session's safetensors file."),
     ] = None,
+    ttl: Annotated[
+        float | None, typer.Option(help="Seconds without use until it is closed; 0: never. [default: the daemon's]")
+    ] = None,
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """Open a session, at the source or at what was learnt before."""
     model, session_id = (name, None) if "/" not in name else parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         from acclimate.runtime.client import read_seed
 
         begin = None if seed is None else read_seed(seed)
-        view = client.create_session(model, session_id, recipe=recipe, seed=begin).get()
-    _show(view, as_json)
+        view = client.create_session(model, session_id, recipe=recipe, seed=begin, ttl_seconds=ttl).get()
+    show(view, as_json)
 
 
 @app.command("get")
 def get(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
     """Show one session."""
     model, session_id = parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         view = client.get_session(model, session_id)
-    _show(view, as_json)
+    show(view, as_json)
 
 
 @app.command("reset")
 def reset(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
     """Set one session back to the source model; its counters stay."""
     model, session_id = parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         view = client.reset_session(model, session_id)
-    _show(view, as_json)
+    show(view, as_json)
 
 
 class Form(StrEnum):
@@ -145,7 +149,7 @@ def export_(
     if form in MERGING and bundle is None:
         fail(ExitCode.BAD_CONFIG, f"--format {form} is made for the bundle's model; give its folder with --bundle DIR")
     owner, session_id = (model, name) if model is not None and "/" not in name else parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         exported = client.export_session(owner, session_id)
     if form not in MERGING:
         left_out = _write_peft(exported, out) if form is Form.PEFT else _write(exported, out)
@@ -190,7 +194,7 @@ def parse(name: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _client(target: str) -> Iterator[Client]:
+def connected(target: str) -> Iterator[Client]:
     """A connected client whose errors end the command."""
     from acclimate.runtime.client import Client, ClientError, Tls
 
@@ -209,7 +213,8 @@ def _client(target: str) -> Iterator[Client]:
             fail(ExitCode.REFUSED, f"{error}{hint}")
 
 
-def _show(view: SessionView, as_json: bool) -> None:
+def show(view: SessionView | SnapshotView, as_json: bool) -> None:
+    """A session or snapshot on stdout: a table, or JSON."""
     document = asdict(view)
     if as_json:
         write_json(document)

@@ -1,13 +1,17 @@
 """The Python client: NumPy in, NumPy out, over gRPC. `Client` blocks, `AsyncClient` is for asyncio."""
 
-from acclimate.runtime.client.aio import AsyncClient, AsyncSession
-from acclimate.runtime.client.errors import ClientError
+from acclimate.runtime.client.aio import AsyncClient
+from acclimate.runtime.client.aio_session import AsyncSession
+from acclimate.runtime.client.errors import ClientError, SessionLost
 from acclimate.runtime.client.peft_write import NoLowRankUpdates, write_peft
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls
 from acclimate.runtime.client.seed_file import read_seed
 from acclimate.runtime.client.state_file import write_state
-from acclimate.runtime.client.sync import Client, Session
+from acclimate.runtime.client.sync import Client
+from acclimate.runtime.client.sync_session import Session
+from acclimate.runtime.client.watching import AsyncWatch, Watch
+from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.types import (
     Budget,
     Event,
@@ -23,6 +27,7 @@ from acclimate.runtime.types import (
 __all__ = [
     "AsyncClient",
     "AsyncSession",
+    "AsyncWatch",
     "Budget",
     "Client",
     "ClientError",
@@ -38,8 +43,11 @@ __all__ = [
     "Seed",
     "ServerInfo",
     "Session",
+    "SessionLost",
     "SessionView",
+    "SnapshotView",
     "Tls",
+    "Watch",
     "read_seed",
     "write_peft",
     "write_state",

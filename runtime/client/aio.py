@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 from numpy.typing import ArrayLike
 
-from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import channel as channels
-from acclimate.runtime.client import messages
-from acclimate.runtime.client.errors import ClientError, client_error
+from acclimate.runtime.client import messages, operations
+from acclimate.runtime.client.aio_session import AsyncSession
+from acclimate.runtime.client.calling import AsyncCalls, Deadline, Link
+from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
-from acclimate.runtime.rpc import convert_export, convert_sessions, names
-from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
-from acclimate.v1 import server_service_pb2, server_service_pb2_grpc, session_service_pb2_grpc
-from acclimate.v1 import session_service_pb2 as pb
+from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order
+from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
+from acclimate.runtime.rpc import convert_sessions
+from acclimate.runtime.types import (
+    Budget,
+    EventKind,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    Scalar,
+    Seed,
+    SessionView,
+)
 
 POLL_SECONDS = 0.05
 
@@ -30,11 +39,18 @@ class AsyncClient:
 
     Args:
         target: `host:port` of the daemon's gRPC port.
-        timeout_seconds: deadline of every call but `watch`.
-        max_message_bytes: largest request or reply; the daemon has a limit of its own.
+        timeout_seconds: deadline of every call that says none itself; watches have none.
+        max_message_bytes: largest request or reply; the daemon has a limit of its own, which is asked for.
+        keepalive_seconds: time between pings while calls are under way, at least the 10 s that the daemon
+            tolerates; None for none.
+        attempts: times that gRPC sends a call in all where that is safe, 1 to 5.
+        reconnect: once the daemon has been met, let calls wait for a lost connection, up to their deadline.
         token: bearer token, sent with every call.
         tls: True for TLS with the authorities that gRPC trusts, or a `Tls` that says more.
         tenant: whose sessions an administrator's or operator's token is used for.
+
+    Raises:
+        ValueError: `attempts` or `keepalive_seconds` is out of range.
     """
 
     def __init__(
@@ -43,15 +59,16 @@ class AsyncClient:
         *,
         timeout_seconds: float = channels.DEFAULT_TIMEOUT_SECONDS,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+        keepalive_seconds: float | None = channels.DEFAULT_KEEPALIVE_SECONDS,
+        attempts: int = channels.DEFAULT_ATTEMPTS,
+        reconnect: bool = True,
         token: str | None = None,
         tls: bool | Tls = False,
         tenant: str | None = None,
     ) -> None:
-        self._timeout = timeout_seconds
-        self._channel = open_channel(grpc.aio, target, channels.options(max_message_bytes), token, tls, tenant)
-        self._inference = channels.InferenceStub(self._channel)
-        self._sessions = session_service_pb2_grpc.SessionServiceStub(self._channel)
-        self._server = server_service_pb2_grpc.ServerServiceStub(self._channel)
+        options = channels.options(max_message_bytes, keepalive_seconds, attempts)
+        self._channel = open_channel(grpc.aio, target, options, token, tls, tenant)
+        self._calls = AsyncCalls(Link(self._channel, target, timeout_seconds, max_message_bytes, reconnect))
         self._models: dict[str, ModelInfo] = {}
 
     @classmethod
@@ -73,24 +90,18 @@ class AsyncClient:
 
     async def wait_until_ready(self, timeout_seconds: float = 30.0) -> None:
         """Return once the daemon accepts work; DEADLINE_EXCEEDED if it does not in time."""
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            reply = await _call(self._inference.ServerReady, oip.ServerReadyRequest(), left, wait_for_ready=True)
-            if reply.ready:
-                return
-            await asyncio.sleep(min(POLL_SECONDS, left))
+        deadline = Deadline.of(timeout_seconds)
+        while not await self._calls.once(operations.server_ready(), deadline.left, True):
+            await asyncio.sleep(min(POLL_SECONDS, deadline.left))
 
-    async def server_info(self) -> ServerInfo:
+    async def server_info(self, *, timeout_seconds: float | None = None) -> ServerInfo:
         """The daemon: version, process, limits, recipes, models."""
-        request = server_service_pb2.GetServerInfoRequest()
-        return messages.server_info(await _call(self._server.GetServerInfo, request, self._timeout))
+        return await self._calls.call(operations.server_info(), timeout_seconds)
 
-    async def model(self, name: str) -> ModelInfo:
+    async def model(self, name: str, *, timeout_seconds: float | None = None) -> ModelInfo:
         """One served model; asked for once and then remembered."""
         if name not in self._models:
-            request = oip.ModelMetadataRequest(name=name)
-            self._models[name] = messages.model_info(await _call(self._inference.ModelMetadata, request, self._timeout))
+            self._models[name] = await self._calls.call(operations.model(name), timeout_seconds)
         return self._models[name]
 
     async def models(self) -> tuple[ModelInfo, ...]:
@@ -107,9 +118,27 @@ class AsyncClient:
         timeout_seconds: float | None = None,
     ) -> Prediction:
         """Answer samples `[B, ...]` (or one without B); stateless unless `parameters` name a sequence."""
-        request = messages.infer_request(await self.model(model), array, parameters or {}, request_id)
-        timeout = self._timeout if timeout_seconds is None else timeout_seconds
-        return messages.prediction(await _call(self._inference.ModelInfer, request, timeout))
+        info = await self.model(model, timeout_seconds=timeout_seconds)
+        return await self._calls.call(operations.predict(info, array, parameters, request_id), timeout_seconds)
+
+    def predict_stream(
+        self,
+        model: str,
+        arrays: AsyncIterable[ArrayLike] | Iterable[ArrayLike],
+        *,
+        parameters: Mapping[str, Scalar] | None = None,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[Prediction]:
+        """`predict` of every array, at most `in_flight` under way at once; answers in the order of the arrays.
+
+        With more than one under way they may reach the daemon in another order; `timeout_seconds` is each one's own.
+        """
+
+        async def one(array: ArrayLike) -> Prediction:
+            return await self.predict(model, array, parameters=parameters, timeout_seconds=timeout_seconds)
+
+        return in_order(arrays, one, in_flight)
 
     async def create_session(
         self,
@@ -120,160 +149,75 @@ class AsyncClient:
         recipe_parameters: Mapping[str, float] | None = None,
         budget: Budget | None = None,
         seed: Seed | None = None,
+        ttl_seconds: float | None = None,
+        timeout_seconds: float | None = None,
     ) -> AsyncSession:
-        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice."""
-        request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed)
-        reply = await _call(self._sessions.CreateSession, request, self._timeout)
-        return self.session(*names.parse_session(reply.session.name))
+        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice.
+
+        It is closed when nobody uses it for `ttl_seconds`; 0: never.
+        """
+        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
+        view = await self._calls.call(operation, timeout_seconds)
+        return AsyncSession(self, view.model, view.session_id, view.created_at)
 
     def session(self, model: str, session_id: str) -> AsyncSession:
         """A handle on a session that exists; nothing is asked of the daemon."""
         return AsyncSession(self, model, session_id)
 
-    async def list_sessions(self, model: str | None = None, *, page_size: int = 0) -> AsyncIterator[SessionView]:
+    async def list_sessions(
+        self, model: str | None = None, *, page_size: int = 0, timeout_seconds: float | None = None
+    ) -> AsyncIterator[SessionView]:
         """Every session, of one model or of all, fetched page by page."""
-        parent = names.model_name(names.ANY if model is None else model)
         token = ""
         while True:
-            request = pb.ListSessionsRequest(parent=parent, page_size=page_size, page_token=token)
-            page = await _call(self._sessions.ListSessions, request, self._timeout)
+            page = await self._calls.call(operations.list_sessions(model, page_size, token), timeout_seconds)
             for message in page.sessions:
                 yield convert_sessions.session_view(message)
             token = page.next_page_token
             if not token:
                 return
 
-    async def get_session(self, model: str, session_id: str) -> SessionView:
+    async def get_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> SessionView:
         """One session as it stands."""
-        request = pb.GetSessionRequest(name=names.session_name(model, session_id))
-        reply = await _call(self._sessions.GetSession, request, self._timeout)
-        return convert_sessions.session_view(reply.session)
+        return await self._calls.call(operations.get_session(model, session_id), timeout_seconds)
 
-    async def reset_session(self, model: str, session_id: str) -> SessionView:
-        """Set a session back to the source."""
-        request = pb.ResetSessionRequest(name=names.session_name(model, session_id))
-        reply = await _call(self._sessions.ResetSession, request, self._timeout)
-        return convert_sessions.session_view(reply.session)
+    async def reset_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> SessionView:
+        """Set a session back to the source; ABORTED if `etag` is given and is not the session's."""
+        return await self._calls.call(operations.reset_session(model, session_id, etag), timeout_seconds)
 
-    async def export_session(self, model: str, session_id: str) -> ExportedSession:
+    async def export_session(
+        self, model: str, session_id: str, *, timeout_seconds: float | None = None
+    ) -> ExportedSession:
         """What a session has learnt: parameters and statistics by name."""
-        request = pb.ExportSessionRequest(name=names.session_name(model, session_id))
-        return convert_export.exported_session(await _call(self._sessions.ExportSession, request, self._timeout))
+        return await self._calls.call(operations.export_session(model, session_id), timeout_seconds)
 
-    async def delete_session(self, model: str, session_id: str) -> None:
-        """Close and forget a session."""
-        request = pb.DeleteSessionRequest(name=names.session_name(model, session_id))
-        await _call(self._sessions.DeleteSession, request, self._timeout)
+    async def delete_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> None:
+        """Close and forget a session, snapshots and all; ABORTED if `etag` is given and is not the session's."""
+        await self._calls.call(operations.delete_session(model, session_id, etag), timeout_seconds)
 
-    async def feedback(self, model: str, session_id: str, labels: Iterable[Feedback]) -> FeedbackResult:
+    async def feedback(
+        self, model: str, session_id: str, labels: Iterable[Feedback], *, timeout_seconds: float | None = None
+    ) -> FeedbackResult:
         """Tell true labels of earlier answers."""
-        request = messages.feedback_request(model, session_id, tuple(labels))
-        reply = await _call(self._sessions.SendFeedback, request, self._timeout)
-        return FeedbackResult(reply.accepted, reply.correct, tuple(reply.unknown_request_ids))
+        return await self._calls.call(operations.feedback(model, session_id, tuple(labels)), timeout_seconds)
 
-    async def watch(self, model: str | None = None, session_id: str | None = None) -> AsyncWatch:
-        """Events from now on: the watch stands when this returns. Close it when done."""
-        request = pb.WatchSessionsRequest(name=messages.watched_name(model, session_id))
-        call = self._sessions.WatchSessions(request)
-        await call.initial_metadata()
-        return AsyncWatch(call)
-
-
-class AsyncSession:
-    """A handle on one session; leaving it as a context manager deletes the session."""
-
-    def __init__(self, client: AsyncClient, model: str, session_id: str) -> None:
-        self._client = client
-        self.model = model
-        self.id = session_id
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.delete()
-
-    async def predict(
+    async def watch(
         self,
-        array: ArrayLike,
+        model: str | None = None,
+        session_id: str | None = None,
         *,
-        adapt: bool = True,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Prediction:
-        """Answer samples `[B, ...]` (or one without B), which the session may then learn from if `adapt`."""
-        parameters = messages.sequence(self.id, adapt)
-        return await self._client.predict(
-            self.model, array, parameters=parameters, request_id=request_id, timeout_seconds=timeout_seconds
-        )
+        kinds: Collection[EventKind] = (),
+        resume_seconds: float = DEFAULT_RESUME_SECONDS,
+    ) -> AsyncWatch:
+        """Events from now on, of `kinds` or of all: the watch stands when this returns. Close it when done.
 
-    async def feedback(self, request_id: str, label: int, row: int = 0) -> FeedbackResult:
-        """Tell the true label of row `row` of an earlier answer."""
-        return await self._client.feedback(self.model, self.id, (Feedback(request_id, label, row),))
-
-    async def get(self) -> SessionView:
-        """The session as it stands."""
-        return await self._client.get_session(self.model, self.id)
-
-    async def reset(self) -> SessionView:
-        """Set it back to the source."""
-        return await self._client.reset_session(self.model, self.id)
-
-    async def export(self) -> ExportedSession:
-        """What it has learnt: parameters and statistics by name."""
-        return await self._client.export_session(self.model, self.id)
-
-    async def delete(self) -> None:
-        """Close and forget it."""
-        await self._client.delete_session(self.model, self.id)
-
-    async def watch(self) -> AsyncWatch:
-        """Its events from now on."""
-        return await self._client.watch(self.model, self.id)
-
-
-class AsyncWatch:
-    """An asynchronous iterator over events that ends when it is closed or the daemon drains."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._events = aiter(call)
-        self._closed = False
-
-    def __aiter__(self) -> AsyncIterator[Event]:
-        return self
-
-    async def __anext__(self) -> Event:
-        try:
-            return convert_sessions.event((await anext(self._events)).event)
-        except asyncio.CancelledError:
-            if self._closed:
-                raise StopAsyncIteration from None
-            raise
-        except grpc.RpcError as error:
-            raise client_error(error) from error
-
-    async def close(self) -> None:
-        """End the watch."""
-        self._closed = True
-        self._call.cancel()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-async def _call(rpc: Any, request: Any, timeout: float, **options: Any) -> Any:
-    try:
-        return await rpc(request, timeout=timeout, **options)
-    except grpc.RpcError as error:
-        raise client_error(error) from error
+        A stream that ended is taken up again for up to `resume_seconds`, where it was if the daemon still is the same.
+        """
+        return await AsyncWatch.begin(self._calls, messages.watch_request(model, session_id, kinds), resume_seconds)
 
 
 __all__ = ["AsyncClient", "AsyncSession", "AsyncWatch", "ClientError"]

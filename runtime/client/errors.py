@@ -20,6 +20,8 @@ class ClientError(Exception):
         message: one sentence for a person.
         metadata: the variables of the message.
         retry_after_seconds: when to come back, or None.
+        fields: what is wrong with a field of the request, by its path.
+        resource: name of the resource that the refusal is about, or empty.
     """
 
     def __init__(
@@ -29,6 +31,8 @@ class ClientError(Exception):
         message: str,
         metadata: Mapping[str, str] | None = None,
         retry_after_seconds: float | None = None,
+        fields: Mapping[str, str] | None = None,
+        resource: str = "",
     ) -> None:
         super().__init__(f"{code}: {message}" if not reason else f"{code} ({reason}): {message}")
         self.code = code
@@ -36,6 +40,25 @@ class ClientError(Exception):
         self.message = message
         self.metadata = dict(metadata or {})
         self.retry_after_seconds = retry_after_seconds
+        self.fields = dict(fields or {})
+        self.resource = resource
+
+
+class SessionLost(ClientError):
+    """NOT_FOUND, SESSION_NOT_FOUND: the daemon was started again and did not keep the session."""
+
+
+def lost(error: ClientError, created_at: float, started_at: float) -> SessionLost | None:
+    """What to say of a session that is not there, if the daemon started after it was created; Unix seconds, both."""
+    if started_at <= created_at:
+        return None
+    return SessionLost(
+        error.code,
+        error.reason,
+        f"{error.message}; the daemon was started again after the session had been created, and did not keep it",
+        error.metadata | {"daemon_started_at": f"{started_at:.6f}"},
+        resource=error.resource,
+    )
 
 
 def client_error(error: grpc.RpcError) -> ClientError:
@@ -43,14 +66,22 @@ def client_error(error: grpc.RpcError) -> ClientError:
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return ClientError("UNKNOWN", "", str(error))
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    bad, about = error_details_pb2.BadRequest(), error_details_pb2.ResourceInfo()
     after: float | None = None
     for detail in _status(error).details:
-        if detail.Is(info.DESCRIPTOR):
-            detail.Unpack(info)
-        elif detail.Is(retry.DESCRIPTOR):
-            detail.Unpack(retry)
-            after = retry.retry_delay.ToMilliseconds() / 1e3
-    return ClientError(error.code().name, info.reason, error.details() or "", dict(info.metadata), after)
+        for known in (info, retry, bad, about):
+            if detail.Is(known.DESCRIPTOR):
+                detail.Unpack(known)
+                after = retry.retry_delay.ToMilliseconds() / 1e3 if known is retry else after
+    return ClientError(
+        error.code().name,
+        info.reason,
+        error.details() or "",
+        dict(info.metadata),
+        after,
+        {violation.field: violation.description for violation in bad.field_violations},
+        about.resource_name,
+    )
 
 
 def _status(error: grpc.Call | grpc.aio.AioRpcError) -> status_pb2.Status:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
+from google.protobuf.duration_pb2 import Duration
 from numpy.typing import ArrayLike, NDArray
 
 from acclimate.adapters.manifest import TensorSpec
@@ -14,7 +15,7 @@ from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.rpc import convert_oip, convert_seed, convert_sessions, names, tensors
-from acclimate.runtime.types import Budget, Feedback, Scalar, Seed
+from acclimate.runtime.types import Budget, EventKind, Feedback, FeedbackResult, Scalar, Seed
 from acclimate.v1 import server_service_pb2, session_pb2, session_service_pb2
 
 
@@ -87,22 +88,72 @@ def create_request(
     recipe_parameters: Mapping[str, float] | None,
     budget: Budget | None,
     seed: Seed | None = None,
+    ttl_seconds: float | None = None,
 ) -> session_service_pb2.CreateSessionRequest:
     """A CreateSession request; None leaves the choice to the daemon, and the session at the source."""
     request = session_service_pb2.CreateSessionRequest(
-        parent=names.model_name(model), recipe_parameters=dict(recipe_parameters or {})
+        parent=names.model_name(model),
+        recipe_parameters=dict(recipe_parameters or {}),
+        budget=budget_message(budget),
+        ttl=ttl_message(ttl_seconds),
+        request_id=new_id(),
     )
     if session_id is not None:
         request.session_id = session_id
     if recipe is not None:
         request.recipe = recipe
-    if budget is not None:
-        request.budget.CopyFrom(
-            session_pb2.Budget(refill_ms_per_s=budget.refill_ms_per_s, capacity_ms=budget.capacity_ms)
-        )
     if seed is not None:
         request.seed.CopyFrom(convert_seed.message(seed))
     return request
+
+
+def fork_request(
+    model: str,
+    session_id: str,
+    new_id_: str | None,
+    snapshot_id: str | None,
+    budget: Budget | None,
+    ttl_seconds: float | None,
+    etag: str,
+) -> session_service_pb2.ForkSessionRequest:
+    """A ForkSession request; None takes what the session to copy has."""
+    name = names.session_name(model, session_id)
+    request = session_service_pb2.ForkSessionRequest(
+        name=name if snapshot_id is None else names.snapshot_name(model, session_id, snapshot_id),
+        budget=budget_message(budget),
+        ttl=ttl_message(ttl_seconds),
+        etag=etag,
+        request_id=new_id(),
+    )
+    if new_id_ is not None:
+        request.session_id = new_id_
+    return request
+
+
+def update_request(
+    model: str, session_id: str, budget: Budget | None, ttl_seconds: float | None, etag: str
+) -> session_service_pb2.UpdateSessionRequest:
+    """An UpdateSession request of what is not None; without a mask the daemon changes what is present."""
+    name = names.session_name(model, session_id)
+    session = session_pb2.Session(name=name, etag=etag, budget=budget_message(budget), ttl=ttl_message(ttl_seconds))
+    return session_service_pb2.UpdateSessionRequest(session=session)
+
+
+def budget_message(budget: Budget | None) -> session_pb2.Budget | None:
+    """The message for a budget, or none."""
+    if budget is None:
+        return None
+    return session_pb2.Budget(refill_ms_per_s=budget.refill_ms_per_s, capacity_ms=budget.capacity_ms)
+
+
+def ttl_message(seconds: float | None) -> Duration | None:
+    """The message for a time-to-live, or none."""
+    return None if seconds is None else convert_sessions.duration(seconds)
+
+
+def new_id() -> str:
+    """A request id, by which the daemon knows a request that it has seen before."""
+    return uuid.uuid4().hex
 
 
 def feedback_request(
@@ -111,17 +162,27 @@ def feedback_request(
     """A SendFeedback request."""
     return session_service_pb2.SendFeedbackRequest(
         name=names.session_name(model, session_id),
+        request_id=new_id(),
         labels=[
             session_service_pb2.Label(request_id=entry.request_id, row=entry.row, label=entry.label) for entry in labels
         ],
     )
 
 
-def watched_name(model: str | None, session_id: str | None) -> str:
-    """The name that WatchSessions takes; None stands for all."""
-    if model is None:
-        return names.model_name(names.ANY)
-    return names.model_name(model) if session_id is None else names.session_name(model, session_id)
+def feedback_result(message: session_service_pb2.SendFeedbackResponse) -> FeedbackResult:
+    """What became of labels."""
+    return FeedbackResult(message.accepted, message.correct, tuple(message.unknown_request_ids))
+
+
+def watch_request(
+    model: str | None, session_id: str | None, kinds: Collection[EventKind]
+) -> session_service_pb2.WatchSessionsRequest:
+    """A WatchSessions request; None stands for all, and no kinds for every one."""
+    name = names.model_name(names.ANY if model is None else model)
+    if model is not None and session_id is not None:
+        name = names.session_name(model, session_id)
+    chosen = [convert_sessions.KINDS[kind] for kind in kinds]
+    return session_service_pb2.WatchSessionsRequest(name=name, kinds=chosen)
 
 
 def model_info(message: oip.ModelMetadataResponse) -> ModelInfo:

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
 from numpy.typing import ArrayLike
 
-from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import channel as channels
-from acclimate.runtime.client import messages
-from acclimate.runtime.client.errors import ClientError, client_error
+from acclimate.runtime.client import messages, operations
+from acclimate.runtime.client.calling import Calls, Deadline, Link
+from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
-from acclimate.runtime.rpc import convert_export, convert_sessions, names
-from acclimate.runtime.types import Budget, Event, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
-from acclimate.v1 import server_service_pb2, server_service_pb2_grpc, session_service_pb2_grpc
-from acclimate.v1 import session_service_pb2 as pb
+from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_blocking
+from acclimate.runtime.client.sync_session import Session
+from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
+from acclimate.runtime.rpc import convert_sessions
+from acclimate.runtime.types import (
+    Budget,
+    EventKind,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    Scalar,
+    Seed,
+    SessionView,
+)
 
 POLL_SECONDS = 0.05
 
@@ -29,11 +39,18 @@ class Client:
 
     Args:
         target: `host:port` of the daemon's gRPC port.
-        timeout_seconds: deadline of every call but `watch`.
-        max_message_bytes: largest request or reply; the daemon has a limit of its own.
+        timeout_seconds: deadline of every call that says none itself; watches have none.
+        max_message_bytes: largest request or reply; the daemon has a limit of its own, which is asked for.
+        keepalive_seconds: time between pings while calls are under way, at least the 10 s that the daemon
+            tolerates; None for none.
+        attempts: times that gRPC sends a call in all where that is safe, 1 to 5.
+        reconnect: once the daemon has been met, let calls wait for a lost connection, up to their deadline.
         token: bearer token, sent with every call.
         tls: True for TLS with the authorities that gRPC trusts, or a `Tls` that says more.
         tenant: whose sessions an administrator's or operator's token is used for.
+
+    Raises:
+        ValueError: `attempts` or `keepalive_seconds` is out of range.
     """
 
     def __init__(
@@ -42,15 +59,16 @@ class Client:
         *,
         timeout_seconds: float = channels.DEFAULT_TIMEOUT_SECONDS,
         max_message_bytes: int = channels.DEFAULT_MAX_MESSAGE_BYTES,
+        keepalive_seconds: float | None = channels.DEFAULT_KEEPALIVE_SECONDS,
+        attempts: int = channels.DEFAULT_ATTEMPTS,
+        reconnect: bool = True,
         token: str | None = None,
         tls: bool | Tls = False,
         tenant: str | None = None,
     ) -> None:
-        self._timeout = timeout_seconds
-        self._channel = open_channel(grpc, target, channels.options(max_message_bytes), token, tls, tenant)
-        self._inference = channels.InferenceStub(self._channel)
-        self._sessions = session_service_pb2_grpc.SessionServiceStub(self._channel)
-        self._server = server_service_pb2_grpc.ServerServiceStub(self._channel)
+        options = channels.options(max_message_bytes, keepalive_seconds, attempts)
+        self._channel = open_channel(grpc, target, options, token, tls, tenant)
+        self._calls = Calls(Link(self._channel, target, timeout_seconds, max_message_bytes, reconnect))
         self._models: dict[str, ModelInfo] = {}
 
     @classmethod
@@ -72,24 +90,18 @@ class Client:
 
     def wait_until_ready(self, timeout_seconds: float = 30.0) -> None:
         """Return once the daemon accepts work; DEADLINE_EXCEEDED if it does not in time."""
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            left = max(0.0, deadline - time.monotonic())
-            reply = _call(self._inference.ServerReady, oip.ServerReadyRequest(), left, wait_for_ready=True)
-            if reply.ready:
-                return
-            time.sleep(min(POLL_SECONDS, left))
+        deadline = Deadline.of(timeout_seconds)
+        while not self._calls.once(operations.server_ready(), deadline.left, True):
+            time.sleep(min(POLL_SECONDS, deadline.left))
 
-    def server_info(self) -> ServerInfo:
+    def server_info(self, *, timeout_seconds: float | None = None) -> ServerInfo:
         """The daemon: version, process, limits, recipes, models."""
-        request = server_service_pb2.GetServerInfoRequest()
-        return messages.server_info(_call(self._server.GetServerInfo, request, self._timeout))
+        return self._calls.call(operations.server_info(), timeout_seconds)
 
-    def model(self, name: str) -> ModelInfo:
+    def model(self, name: str, *, timeout_seconds: float | None = None) -> ModelInfo:
         """One served model; asked for once and then remembered."""
         if name not in self._models:
-            request = oip.ModelMetadataRequest(name=name)
-            self._models[name] = messages.model_info(_call(self._inference.ModelMetadata, request, self._timeout))
+            self._models[name] = self._calls.call(operations.model(name), timeout_seconds)
         return self._models[name]
 
     def models(self) -> tuple[ModelInfo, ...]:
@@ -106,9 +118,27 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> Prediction:
         """Answer samples `[B, ...]` (or one without B); stateless unless `parameters` name a sequence."""
-        request = messages.infer_request(self.model(model), array, parameters or {}, request_id)
-        timeout = self._timeout if timeout_seconds is None else timeout_seconds
-        return messages.prediction(_call(self._inference.ModelInfer, request, timeout))
+        info = self.model(model, timeout_seconds=timeout_seconds)
+        return self._calls.call(operations.predict(info, array, parameters, request_id), timeout_seconds)
+
+    def predict_stream(
+        self,
+        model: str,
+        arrays: Iterable[ArrayLike],
+        *,
+        parameters: Mapping[str, Scalar] | None = None,
+        in_flight: int = DEFAULT_IN_FLIGHT,
+        timeout_seconds: float | None = None,
+    ) -> Iterator[Prediction]:
+        """`predict` of every array, at most `in_flight` under way at once; answers in the order of the arrays.
+
+        With more than one under way they may reach the daemon in another order; `timeout_seconds` is each one's own.
+        """
+
+        def one(array: ArrayLike) -> Prediction:
+            return self.predict(model, array, parameters=parameters, timeout_seconds=timeout_seconds)
+
+        return in_order_blocking(arrays, one, in_flight)
 
     def create_session(
         self,
@@ -119,156 +149,72 @@ class Client:
         recipe_parameters: Mapping[str, float] | None = None,
         budget: Budget | None = None,
         seed: Seed | None = None,
+        ttl_seconds: float | None = None,
+        timeout_seconds: float | None = None,
     ) -> Session:
-        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice."""
-        request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed)
-        reply = _call(self._sessions.CreateSession, request, self._timeout)
-        return self.session(*names.parse_session(reply.session.name))
+        """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice.
+
+        It is closed when nobody uses it for `ttl_seconds`; 0: never.
+        """
+        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
+        view = self._calls.call(operation, timeout_seconds)
+        return Session(self, view.model, view.session_id, view.created_at)
 
     def session(self, model: str, session_id: str) -> Session:
         """A handle on a session that exists; nothing is asked of the daemon."""
         return Session(self, model, session_id)
 
-    def list_sessions(self, model: str | None = None, *, page_size: int = 0) -> Iterator[SessionView]:
+    def list_sessions(
+        self, model: str | None = None, *, page_size: int = 0, timeout_seconds: float | None = None
+    ) -> Iterator[SessionView]:
         """Every session, of one model or of all, fetched page by page."""
-        parent = names.model_name(names.ANY if model is None else model)
         token = ""
         while True:
-            request = pb.ListSessionsRequest(parent=parent, page_size=page_size, page_token=token)
-            page = _call(self._sessions.ListSessions, request, self._timeout)
+            page = self._calls.call(operations.list_sessions(model, page_size, token), timeout_seconds)
             yield from (convert_sessions.session_view(message) for message in page.sessions)
             token = page.next_page_token
             if not token:
                 return
 
-    def get_session(self, model: str, session_id: str) -> SessionView:
+    def get_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> SessionView:
         """One session as it stands."""
-        request = pb.GetSessionRequest(name=names.session_name(model, session_id))
-        reply = _call(self._sessions.GetSession, request, self._timeout)
-        return convert_sessions.session_view(reply.session)
+        return self._calls.call(operations.get_session(model, session_id), timeout_seconds)
 
-    def reset_session(self, model: str, session_id: str) -> SessionView:
-        """Set a session back to the source."""
-        request = pb.ResetSessionRequest(name=names.session_name(model, session_id))
-        reply = _call(self._sessions.ResetSession, request, self._timeout)
-        return convert_sessions.session_view(reply.session)
+    def reset_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> SessionView:
+        """Set a session back to the source; ABORTED if `etag` is given and is not the session's."""
+        return self._calls.call(operations.reset_session(model, session_id, etag), timeout_seconds)
 
-    def export_session(self, model: str, session_id: str) -> ExportedSession:
+    def export_session(self, model: str, session_id: str, *, timeout_seconds: float | None = None) -> ExportedSession:
         """What a session has learnt: parameters and statistics by name."""
-        request = pb.ExportSessionRequest(name=names.session_name(model, session_id))
-        return convert_export.exported_session(_call(self._sessions.ExportSession, request, self._timeout))
+        return self._calls.call(operations.export_session(model, session_id), timeout_seconds)
 
-    def delete_session(self, model: str, session_id: str) -> None:
-        """Close and forget a session."""
-        request = pb.DeleteSessionRequest(name=names.session_name(model, session_id))
-        _call(self._sessions.DeleteSession, request, self._timeout)
+    def delete_session(
+        self, model: str, session_id: str, *, etag: str = "", timeout_seconds: float | None = None
+    ) -> None:
+        """Close and forget a session, snapshots and all; ABORTED if `etag` is given and is not the session's."""
+        self._calls.call(operations.delete_session(model, session_id, etag), timeout_seconds)
 
-    def feedback(self, model: str, session_id: str, labels: Iterable[Feedback]) -> FeedbackResult:
+    def feedback(
+        self, model: str, session_id: str, labels: Iterable[Feedback], *, timeout_seconds: float | None = None
+    ) -> FeedbackResult:
         """Tell true labels of earlier answers."""
-        request = messages.feedback_request(model, session_id, tuple(labels))
-        reply = _call(self._sessions.SendFeedback, request, self._timeout)
-        return FeedbackResult(reply.accepted, reply.correct, tuple(reply.unknown_request_ids))
+        return self._calls.call(operations.feedback(model, session_id, tuple(labels)), timeout_seconds)
 
-    def watch(self, model: str | None = None, session_id: str | None = None) -> Watch:
-        """Events from now on: the watch stands when this returns. Close it when done."""
-        request = pb.WatchSessionsRequest(name=messages.watched_name(model, session_id))
-        call = self._sessions.WatchSessions(request)
-        call.initial_metadata()
-        return Watch(call)
-
-
-class Session:
-    """A handle on one session; leaving it as a context manager deletes the session."""
-
-    def __init__(self, client: Client, model: str, session_id: str) -> None:
-        self._client = client
-        self.model = model
-        self.id = session_id
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.delete()
-
-    def predict(
+    def watch(
         self,
-        array: ArrayLike,
+        model: str | None = None,
+        session_id: str | None = None,
         *,
-        adapt: bool = True,
-        request_id: str | None = None,
-        timeout_seconds: float | None = None,
-    ) -> Prediction:
-        """Answer samples `[B, ...]` (or one without B), which the session may then learn from if `adapt`."""
-        parameters = messages.sequence(self.id, adapt)
-        return self._client.predict(
-            self.model, array, parameters=parameters, request_id=request_id, timeout_seconds=timeout_seconds
-        )
+        kinds: Collection[EventKind] = (),
+        resume_seconds: float = DEFAULT_RESUME_SECONDS,
+    ) -> Watch:
+        """Events from now on, of `kinds` or of all: the watch stands when this returns. Close it when done.
 
-    def feedback(self, request_id: str, label: int, row: int = 0) -> FeedbackResult:
-        """Tell the true label of row `row` of an earlier answer."""
-        return self._client.feedback(self.model, self.id, (Feedback(request_id, label, row),))
-
-    def get(self) -> SessionView:
-        """The session as it stands."""
-        return self._client.get_session(self.model, self.id)
-
-    def reset(self) -> SessionView:
-        """Set it back to the source."""
-        return self._client.reset_session(self.model, self.id)
-
-    def export(self) -> ExportedSession:
-        """What it has learnt: parameters and statistics by name."""
-        return self._client.export_session(self.model, self.id)
-
-    def delete(self) -> None:
-        """Close and forget it."""
-        self._client.delete_session(self.model, self.id)
-
-    def watch(self) -> Watch:
-        """Its events from now on."""
-        return self._client.watch(self.model, self.id)
-
-
-class Watch:
-    """An iterator over events that ends when it is closed or the daemon drains."""
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._closed = False
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
-
-    def __next__(self) -> Event:
-        try:
-            return convert_sessions.event(next(self._call).event)
-        except grpc.RpcError as error:
-            if self._closed:
-                raise StopIteration from None
-            raise client_error(error) from error
-
-    def close(self) -> None:
-        """End the watch; may be called from another thread."""
-        self._closed = True
-        self._call.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def _call(rpc: Any, request: Any, timeout: float, **options: Any) -> Any:
-    try:
-        return rpc(request, timeout=timeout, **options)
-    except grpc.RpcError as error:
-        raise client_error(error) from error
+        A stream that ended is taken up again for up to `resume_seconds`, where it was if the daemon still is the same.
+        """
+        return Watch(self._calls, messages.watch_request(model, session_id, kinds), resume_seconds)
 
 
 __all__ = ["Client", "ClientError", "Session", "Watch"]

@@ -114,12 +114,21 @@ MODEL = (
     ),
     ModelMetric("batch_samples", "histogram", "Samples predicted together.", lambda m: m.batch_size),
     ModelMetric(
-        "sessions", "gauge", "Open sessions, by what answers them.", lambda m: m.sessions, "state",
-        (SessionState.PRISTINE.value, SessionState.ADAPTED.value),
+        "sessions", "gauge", "Open sessions, by what answers them and whether they learn.", lambda m: m.sessions,
+        "state", tuple(state.value for state in SessionState if state is not SessionState.CLOSED),
     ),
     ModelMetric("sessions_created_total", "counter", "Sessions opened.", lambda m: m.sessions_created),
     ModelMetric("sessions_deleted_total", "counter", "Sessions closed.", lambda m: m.sessions_deleted),
+    ModelMetric("sessions_forked_total", "counter", "Sessions opened as copies of others.", lambda m: m.forked),
+    ModelMetric(
+        "sessions_expired_total", "counter", "Sessions closed because nobody used them for their time-to-live.",
+        lambda m: m.expired,
+    ),
     ModelMetric("session_state_bytes", "gauge", "State of all open sessions.", lambda m: m.state_bytes),
+    ModelMetric("session_snapshots", "gauge", "Snapshots held for all open sessions.", lambda m: m.snapshots),
+    ModelMetric(
+        "session_snapshot_bytes", "gauge", "Size of these snapshots, part of the state.", lambda m: m.snapshot_bytes
+    ),
     ModelMetric(
         "specialised_sessions", "gauge", "Sessions answered by a graph of their own.", lambda m: m.specialised
     ),
@@ -143,9 +152,9 @@ MODEL = (
         lambda m: m.rollbacks, "reason", _reasons("rolled_back"),
     ),
     ModelMetric(
-        "restorations_total", "counter", "Sessions taken back to a checkpoint or to the source, by reason.",
+        "restorations_total", "counter", "Sessions taken back to a checkpoint, a snapshot or the source, by reason.",
         lambda m: m.restorations, "reason",
-        ("strikes", "starved", "drift", "canary", "collapse", "periodic", "recovery"),
+        ("strikes", "starved", "drift", "canary", "collapse", "periodic", "recovery", "snapshot"),
     ),
     ModelMetric(
         "drift_level_max_ratio", "gauge", "Highest level among open sessions of each signal that tells drift; 0 is the "

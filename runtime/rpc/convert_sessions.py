@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -12,9 +14,13 @@ from acclimate.runtime.sessions.states import SessionState
 from acclimate.v1 import session_pb2, session_service_pb2
 
 MAX_LABELS = 10_000
+HasBudget: TypeAlias = (
+    session_service_pb2.CreateSessionRequest | session_service_pb2.ForkSessionRequest | session_pb2.Session
+)
 
 KINDS = {kind: f"KIND_{kind.name}" for kind in types.EventKind}
-STATES = {state.value: f"STATE_{state.name}" for state in SessionState}
+# What answers; whether a session is paused is a field of its own.
+STATES = {state.value: f"STATE_{state.name}" for state in SessionState if state is state.answering}
 _KINDS_BACK = {name: kind for kind, name in KINDS.items()}
 _STATES_BACK = {name: state for state, name in STATES.items()}
 
@@ -38,7 +44,7 @@ def session_message(view: types.SessionView) -> session_pb2.Session:
             restorations=view.restorations,
             skipped=dict(view.skipped),
             backward_samples=view.backward_samples,
-            adaptation_time=_duration(view.adaptation_ms),
+            adaptation_time=duration(view.adaptation_ms / 1e3),
         ),
         quality=session_pb2.SessionQuality(
             mean_entropy_nats=view.mean_entropy,
@@ -53,6 +59,10 @@ def session_message(view: types.SessionView) -> session_pb2.Session:
         budget=session_pb2.Budget(refill_ms_per_s=view.budget.refill_ms_per_s, capacity_ms=view.budget.capacity_ms),
         budget_available_ms=view.budget_available_ms,
         state_bytes=view.state_bytes,
+        paused=view.paused,
+        etag=view.etag,
+        ttl=None if view.ttl_seconds is None else duration(view.ttl_seconds),
+        expire_time=None if view.ttl_seconds is None else timestamp(view.last_used_at + view.ttl_seconds),
     )
 
 
@@ -89,6 +99,9 @@ def session_view(message: session_pb2.Session) -> types.SessionView:
         theta_distance=quality.theta_distance,
         drift=dict(quality.drift),
         state_bytes=message.state_bytes,
+        paused=message.paused,
+        ttl_seconds=span(message.ttl) if message.HasField("ttl") else None,
+        etag=message.etag,
     )
 
 
@@ -104,6 +117,10 @@ def event_message(event: types.Event) -> session_pb2.SessionEvent:
         cost_ms=event.cost_ms,
         samples=event.samples,
         restored_to=event.restored_to,
+        snapshot=names.snapshot_name(event.model, event.source or event.session_id, event.snapshot)
+        if event.snapshot
+        else "",
+        source=names.session_name(event.model, event.source) if event.source else "",
     )
 
 
@@ -125,6 +142,8 @@ def event(message: session_pb2.SessionEvent) -> types.Event:
         cost_ms=message.cost_ms,
         samples=message.samples,
         restored_to=message.restored_to,
+        snapshot=names.parse_snapshot(message.snapshot)[2] if message.snapshot else "",
+        source=names.parse_session(message.source)[1] if message.source else "",
     )
 
 
@@ -134,17 +153,22 @@ def create_session(message: session_service_pb2.CreateSessionRequest) -> types.C
     Raises:
         InvalidArgument: the parent is not one model, or the seed's tensors are malformed.
     """
-    budget = None
-    if message.HasField("budget"):
-        budget = types.Budget(message.budget.refill_ms_per_s, message.budget.capacity_ms)
     return types.CreateSession(
         model=names.parse_model(message.parent),
         session_id=message.session_id if message.HasField("session_id") else None,
         recipe=message.recipe if message.HasField("recipe") else None,
         parameters=dict(message.recipe_parameters),
-        budget=budget,
+        budget=budget(message),
         seed=convert_seed.seed(message.seed) if message.HasField("seed") else None,
+        ttl_seconds=span(message.ttl) if message.HasField("ttl") else None,
     )
+
+
+def budget(message: HasBudget) -> types.Budget | None:
+    """The budget in a message that has one, or None."""
+    if not message.HasField("budget"):
+        return None
+    return types.Budget(message.budget.refill_ms_per_s, message.budget.capacity_ms)
 
 
 def feedback(message: session_service_pb2.SendFeedbackRequest) -> tuple[types.Feedback, ...]:
@@ -177,7 +201,13 @@ def seconds(message: Timestamp) -> float:
     return message.ToMicroseconds() / 1e6
 
 
-def _duration(milliseconds: float) -> Duration:
+def duration(seconds: float) -> Duration:
+    """Seconds as a duration, to the microsecond."""
     message = Duration()
-    message.FromMicroseconds(round(milliseconds * 1e3))
+    message.FromMicroseconds(round(seconds * 1e6))
     return message
+
+
+def span(message: Duration) -> float:
+    """A duration as seconds, whatever is in it: what is out of range, or of two signs, the service refuses."""
+    return message.seconds + message.nanos / 1e9

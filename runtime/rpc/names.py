@@ -1,4 +1,6 @@
-"""Resource names: `models/{model}` and `models/{model}/sessions/{session}`, `-` standing for every model.
+"""Resource names: `models/{model}`, `models/{model}/sessions/{session}`, and below it `snapshots/{snapshot}`.
+
+`-` stands for every model.
 
 Whether a model or session of that name exists, or could, is for the service to say.
 """
@@ -18,6 +20,24 @@ def model_name(model: str) -> str:
 def session_name(model: str, session_id: str) -> str:
     """`models/{model}/sessions/{session}`."""
     return f"models/{model}/sessions/{session_id}"
+
+
+def snapshot_name(model: str, session_id: str, snapshot_id: str) -> str:
+    """`models/{model}/sessions/{session}/snapshots/{snapshot}`."""
+    return f"{session_name(model, session_id)}/snapshots/{snapshot_id}"
+
+
+def parse_snapshot(name: str, field: str = "name") -> tuple[str, str, str]:
+    """Model, session id and snapshot id of a snapshot's name.
+
+    Raises:
+        InvalidArgument: `name` is not of the form `models/{model}/sessions/{session}/snapshots/{snapshot}`.
+    """
+    parts = name.split("/")
+    kinds = tuple(parts[::2])
+    if len(parts) != 6 or kinds != ("models", "sessions", "snapshots") or not all(parts) or parts[1] == ANY:
+        raise _malformed(name, field, "models/{model}/sessions/{session}/snapshots/{snapshot}")
+    return parts[1], parts[3], parts[5]
 
 
 def parse_session(name: str, field: str = "name") -> tuple[str, str]:

@@ -1,8 +1,8 @@
 """Domain errors -> gRPC statuses: the only place that maps codes.
 
-Every refusal carries one `google.rpc.ErrorInfo` (AIP-193); a wrong field adds `BadRequest`, a quota `QuotaFailure`, a
-retry hint `RetryInfo` and the trailer `grpc-retry-pushback-ms`, which gRPC clients obey (gRFC A6). Anything that is
-not an `AcclimateError` is a defect: the client reads a correlation id, the log reads everything.
+Every refusal carries one `google.rpc.ErrorInfo` (AIP-193) and what `details.py` adds to it; a retry hint adds
+`RetryInfo` and the trailer `grpc-retry-pushback-ms`, which gRPC clients obey (gRFC A6). Anything that is not
+an `AcclimateError` is a defect: the client reads a correlation id, the log reads everything.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from acclimate.runtime.errors import AcclimateError, Code
+from acclimate.runtime.rpc.details import details as details_of
 
 DOMAIN = "acclimate"
 DETAILS_TRAILER = "grpc-status-details-bin"
 PUSHBACK_TRAILER = "grpc-retry-pushback-ms"
+NEVER = "-1"
 
 # Trailers of more than 8 KiB are refused by gRPC clients, so what a client chose is cut before it is echoed.
 MAX_MESSAGE = 480
 MAX_METADATA_VALUE = 120
 MAX_METADATA_ENTRIES = 12
-
-# Which part of the request was wrong, by the metadata that errors carry.
-FIELDS = {"field": "{}", "parameter": "parameters.{}", "input": "inputs.{}", "output": "outputs.{}"}
 
 CODES: dict[Code, grpc.StatusCode] = {code: grpc.StatusCode[code.name] for code in Code}
 
@@ -50,18 +49,15 @@ def refusal(error: AcclimateError) -> Refusal:
         for key, value in list(error.metadata.items())[:MAX_METADATA_ENTRIES]
     }
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=metadata)]
-    field = next((form.format(metadata[key]) for key, form in FIELDS.items() if key in metadata), None)
-    if error.code is Code.INVALID_ARGUMENT and field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-        details.append(error_details_pb2.BadRequest(field_violations=[violation]))
-    if "quota" in metadata:
-        over = error_details_pb2.QuotaFailure.Violation(subject=metadata["quota"], description=message)
-        details.append(error_details_pb2.QuotaFailure(violations=[over]))
+    details += details_of(error, message, metadata)
     trailers: list[tuple[str, str | bytes]] = []
     if error.retry_after_seconds is not None:
         milliseconds = max(0, math.ceil(error.retry_after_seconds * 1e3))
         details.append(error_details_pb2.RetryInfo(retry_delay=_milliseconds(milliseconds)))
         trailers.append((PUSHBACK_TRAILER, str(milliseconds)))
+    elif error.code is Code.RESOURCE_EXHAUSTED:
+        # Clients retry this code, unless they are told that it will not pass by itself.
+        trailers.append((PUSHBACK_TRAILER, NEVER))
     code = CODES[error.code]
     return Refusal(code, message, (_packed(code, message, details), *trailers))
 

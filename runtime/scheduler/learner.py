@@ -156,7 +156,7 @@ class Learner:
         async with self._one_answer:
             for start in range(0, len(inputs), rows):
                 part = inputs[start : start + rows]
-                if self._closing or not session.open or not self._paying([session], len(part)):
+                if self._closing or not session.open or session.paused or not self._paying([session], len(part)):
                     continue
                 late = not self._in_time(session, len(part), deadline)
                 if late or not await self._room(1, True):
@@ -263,14 +263,14 @@ class Learner:
             )
 
     def _pay(self, session: Session, ms: float, state: State | None = None) -> None:
-        """Charge the session's bucket and those it shares, and store its `state [1, ...]` if there is a new one."""
+        """Charge the session's bucket as it is by now, and those it shares; store its new `state [1, ...]`, if any."""
         if self._shared is not None:
             self._shared.spent(session.tenant, ms)
         if not session.open:
             return
-        one = session.cohort.bank.gather([session.row]) if state is None else state
-        paid = budget.charge(one, np.array([ms]), self.budget_time(session))
-        session.cohort.bank.scatter([session.row], one | paid)
+        own = session.cohort.bank.gather([session.row])
+        paid = budget.charge(own, np.array([ms]), self.budget_time(session))
+        session.cohort.bank.scatter([session.row], (own if state is None else state) | paid)
 
     def _cost(self, cohort: Cohort) -> costs.StepCost:
         return self._costs.get(cohort.key[:2]) or costs.calibrated(cohort.engine.manifest.cost)

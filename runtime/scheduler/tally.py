@@ -62,3 +62,5 @@ class Tally:
     labelled: int = 0
     labelled_correct: int = 0
     dropped: int = 0
+    forked: int = 0
+    expired: int = 0

@@ -123,7 +123,7 @@ def fold_of(record: SessionRecord, engine: Engine) -> Folded | None:
         FailedPrecondition: see `check_record`.
     """
     check_record(record, engine.manifest)
-    if record.state != SessionState.ADAPTED.value or record.behind:
+    if not SessionState(record.state).adapted or record.behind:
         return None
     return engine.fold(np.array(record.fields[THETA]), np.array(record.fields[STATS]))
 

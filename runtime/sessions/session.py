@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,6 +21,9 @@ from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
+
+if TYPE_CHECKING:
+    from acclimate.runtime.sessions.snapshots import Snapshot
 
 SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
@@ -70,6 +75,7 @@ class Session:
     stepping: bool = False
     behind: bool = False
     ttl_seconds: float | None = None
+    snapshots: dict[str, Snapshot] = field(default_factory=dict)
     pins: int = 0
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
@@ -87,15 +93,20 @@ class Session:
         return self.state is not SessionState.CLOSED
 
     @property
+    def paused(self) -> bool:
+        """Whether it does not learn."""
+        return self.state.paused
+
+    @property
     def state_bytes(self) -> int:
-        """Bytes of its row in the bank, and of the samples it holds."""
-        return self.cohort.bank.row_bytes + self.buffer.nbytes
+        """Bytes of its row in the bank, of the samples it holds and of its snapshots."""
+        return self.cohort.bank.row_bytes + self.buffer.nbytes + sum(held.nbytes for held in self.snapshots.values())
 
     @property
     def due(self) -> bool:
         """Whether enough samples are gathered for a step that is not under way already."""
         rows = self.cohort.recipe.batch_rows
-        return 0 < rows <= len(self.buffer) and not self.stepping
+        return 0 < rows <= len(self.buffer) and not self.stepping and not self.paused
 
     @property
     def late(self) -> bool:
@@ -106,7 +117,7 @@ class Session:
     @property
     def floats(self) -> tuple[Float, Float] | None:
         """Theta `[P]` and statistics `[Q]`, if answers take the float pass: their correction reads its features."""
-        if not self.cohort.recipe.outputs.reads_features or self.state is not SessionState.ADAPTED:
+        if not self.cohort.recipe.outputs.reads_features or not self.state.adapted:
             return None
         return self.cohort.bank.view(THETA, self.row), self.cohort.bank.view(STATS, self.row)
 
@@ -142,9 +153,19 @@ class Session:
         self.version += 1
         self.epoch += 1
 
+    def pause(self) -> None:
+        """Learn nothing from now on; a step under way is not committed. What is learnt and gathered stays."""
+        self.state = after(self.state, SessionEvent.PAUSE)
+        self.epoch += 1
+
+    def resume(self) -> None:
+        """Learn again."""
+        self.state = after(self.state, SessionEvent.RESUME)
+
     def close(self) -> None:
         """Give the row back; the session cannot be used afterwards."""
         self.state = after(self.state, SessionEvent.CLOSE)
+        self.snapshots.clear()
         self.cohort.bank.release(self.row)
         self.buffer.clear()
         self.epoch += 1
@@ -159,7 +180,8 @@ class Session:
             session_id=self.id,
             recipe=self.cohort.recipe.name,
             recipe_parameters=self.cohort.parameters,
-            state=self.state.value,
+            state=self.state.answering.value,
+            paused=self.paused,
             version=self.version,
             created_at=self.created_at,
             last_used_at=self.last_used_at,
@@ -183,7 +205,20 @@ class Session:
             theta_distance=self.distance,
             drift=dict(zip(SIGNALS, self.drift, strict=True)),
             state_bytes=self.state_bytes,
+            ttl_seconds=self.ttl_seconds,
+            etag=etag(self),
         )
+
+
+def etag(session: Session) -> str:
+    """A name for the session as a writer sees it: whose it is, what serves it, whether it learns, its settings.
+
+    It changes with every step that is committed, but not with counters. Weak in the sense of RFC 9110, section 8.8.
+    """
+    bank = session.cohort.bank
+    settings = (float(bank.view(name, session.row)) for name in (budget.RATE, budget.CAPACITY))
+    seen = (session.model, session.id, session.created_at, session.version, session.state.value, *settings)
+    return f'W/"{blake2b(repr((*seen, session.ttl_seconds)).encode(), digest_size=8).hexdigest()}"'
 
 
 def exported(session: Session) -> ExportedSession:

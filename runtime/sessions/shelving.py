@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 
 import structlog
 
@@ -111,8 +111,15 @@ async def delete(residency: Residency, model: str, session_id: str) -> None:
     residency.account.absent(key, EventKind.DELETED)
 
 
-def watch(residency: Residency, hub: EventHub, model: str, session_id: str) -> AsyncIterator[Event]:
-    """A session's events from now on.
+def watch(
+    residency: Residency,
+    hub: EventHub,
+    model: str,
+    session_id: str,
+    kinds: Collection[EventKind] = (),
+    after: str = "",
+) -> AsyncIterator[Event]:
+    """A session's events from now on, or from after a token.
 
     Raises:
         NotFound: no such model or session; for one that is not in memory, with the first event that is asked for.
@@ -120,8 +127,9 @@ def watch(residency: Residency, hub: EventHub, model: str, session_id: str) -> A
     keeping = residency.keeping
     if keeping is None or not residency.table.serves(model) or residency.table.find(model, session_id) is not None:
         residency.table.get(model, session_id)
-        return hub.watch(model, session_id)
-    return _watched(residency, keeping, hub.watch(model, session_id), residency.table.key(model, session_id))
+        return hub.watch(model, session_id, kinds, after)
+    events = hub.watch(model, session_id, kinds, after)
+    return _watched(residency, keeping, events, residency.table.key(model, session_id))
 
 
 async def _watched(

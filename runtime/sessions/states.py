@@ -1,7 +1,8 @@
 """The life of a session, as a table. What is not in it is an error that names state and event.
 
 `pristine` sessions hold the source's parameters and are answered by the frozen graph, together with everyone
-else's; `adapted` ones are answered with their own.
+else's; `adapted` ones are answered with their own. A paused session is one or the other, and goes on being answered
+so, but learns nothing until it is resumed; only a snapshot that is brought back, or a reset, changes it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,26 @@ class SessionState(StrEnum):
 
     PRISTINE = "pristine"
     ADAPTED = "adapted"
+    PAUSED_PRISTINE = "paused_pristine"
+    PAUSED_ADAPTED = "paused_adapted"
     CLOSED = "closed"
+
+    @property
+    def paused(self) -> bool:
+        """Whether the session does not learn."""
+        return self in (SessionState.PAUSED_PRISTINE, SessionState.PAUSED_ADAPTED)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the session has parameters of its own."""
+        return self in (SessionState.ADAPTED, SessionState.PAUSED_ADAPTED)
+
+    @property
+    def answering(self) -> SessionState:
+        """What answers it, paused or not."""
+        if not self.paused:
+            return self
+        return SessionState.ADAPTED if self.adapted else SessionState.PRISTINE
 
 
 class SessionEvent(StrEnum):
@@ -25,17 +45,29 @@ class SessionEvent(StrEnum):
 
     COMMIT = "commit"
     RESTORE = "restore"
+    PAUSE = "pause"
+    RESUME = "resume"
     CLOSE = "close"
 
 
-TRANSITIONS: dict[tuple[SessionState, SessionEvent], SessionState] = {
-    (SessionState.PRISTINE, SessionEvent.COMMIT): SessionState.ADAPTED,
-    (SessionState.PRISTINE, SessionEvent.RESTORE): SessionState.PRISTINE,
-    (SessionState.PRISTINE, SessionEvent.CLOSE): SessionState.CLOSED,
-    (SessionState.ADAPTED, SessionEvent.COMMIT): SessionState.ADAPTED,
-    (SessionState.ADAPTED, SessionEvent.RESTORE): SessionState.PRISTINE,
-    (SessionState.ADAPTED, SessionEvent.CLOSE): SessionState.CLOSED,
-}
+def _table() -> dict[tuple[SessionState, SessionEvent], SessionState]:
+    pairs = (
+        (SessionState.PRISTINE, SessionState.ADAPTED),
+        (SessionState.PAUSED_PRISTINE, SessionState.PAUSED_ADAPTED),
+    )
+    (pristine, adapted), (paused_pristine, paused_adapted) = pairs
+    table = {}
+    for source, own in pairs:
+        for state in (source, own):
+            table[state, SessionEvent.COMMIT] = own
+            table[state, SessionEvent.RESTORE] = source
+            table[state, SessionEvent.PAUSE] = paused_adapted if state.adapted else paused_pristine
+            table[state, SessionEvent.RESUME] = adapted if state.adapted else pristine
+            table[state, SessionEvent.CLOSE] = SessionState.CLOSED
+    return table
+
+
+TRANSITIONS = _table()
 
 
 def after(state: SessionState, event: SessionEvent) -> SessionState:

@@ -30,6 +30,7 @@ from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
+MAX_TTL_SECONDS = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,16 @@ class SessionTable:
         self.created: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
 
+    @property
+    def default_budget(self) -> Budget:
+        """The budget of a session that chooses none."""
+        return self._limits.default_budget
+
+    @property
+    def default_ttl_seconds(self) -> float | None:
+        """The time-to-live of a session that chooses none; None: for ever."""
+        return self._limits.default_ttl_seconds
+
     def __len__(self) -> int:
         return len(self._sessions)
 
@@ -98,9 +109,11 @@ class SessionTable:
             raise AlreadyExists(
                 "SESSION_EXISTS",
                 f"session {session_id!r} of model {request.model!r} exists",
+                model=request.model,
                 session=session_id,
             )
-        chosen = _checked_budget(request.budget or self._limits.default_budget)
+        chosen = checked_budget(request.budget or self.default_budget)
+        ttl = checked_ttl(request.ttl_seconds, self.default_ttl_seconds)
         recipe = self._limits.default_recipe if request.recipe is None else request.recipe
         own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
         cohort = self._cohort(engine, own)
@@ -113,7 +126,7 @@ class SessionTable:
         if self._quotas is not None:
             self._quotas.check(key[0], cohort.bank.row_bytes)
         session = self._placed(key, cohort)
-        session.from_sequence, session.ttl_seconds = from_sequence, self._limits.default_ttl_seconds
+        session.from_sequence, session.ttl_seconds = from_sequence, ttl
         set_budget(session, chosen, self._clock.monotonic())
         self._enter(session)
         self.created[request.model] += 1
@@ -275,10 +288,31 @@ def unknown_model(name: str, known: Iterable[str]) -> NotFound:
     )
 
 
-def _checked_budget(chosen: Budget) -> Budget:
+def checked_budget(chosen: Budget) -> Budget:
+    """The budget, or InvalidArgument."""
     for name, value in (("refill_ms_per_s", chosen.refill_ms_per_s), ("capacity_ms", chosen.capacity_ms)):
         if not math.isfinite(value) or value < 0:
             raise InvalidArgument(
-                "BUDGET_INVALID", f"budget.{name} is {value}; it must be finite and not negative", field=name
+                "BUDGET_INVALID",
+                f"budget.{name} is {value}; it must be finite and not negative",
+                field=f"budget.{name}",
             )
     return chosen
+
+
+def checked_ttl(seconds: float | None, default: float | None) -> float | None:
+    """The time-to-live: the default where nothing is chosen, None (for ever) where 0 is.
+
+    Raises:
+        InvalidArgument: it is negative, or no number of seconds that a clock can be set to.
+    """
+    if seconds is None:
+        return default
+    if not 0 <= seconds <= MAX_TTL_SECONDS:
+        raise InvalidArgument(
+            "TTL_INVALID",
+            f"ttl is {seconds:g} s; give 0 (the session stays until it is deleted) to {MAX_TTL_SECONDS} s",
+            field="ttl",
+            ttl_seconds=seconds,
+        )
+    return seconds or None

@@ -47,14 +47,14 @@ def test_a_signal_drains_answers_what_is_queued_and_exits_cleanly(bundle_path: P
         Client(daemon.target) as client,
         ThreadPoolExecutor(5) as pool,
     ):
-        events = client.watch("digits")
+        events = client.watch("digits", resume_seconds=0)
         answers = [pool.submit(client.predict, "digits", picture(seed, 2)) for seed in range(5)]
         until(lambda: daemon.metrics()["acclimate_queue_depth", ()] == 5, "five requests to stand in the queue")
         assert daemon.stop(number) == 0
         assert [future.result().logits.shape for future in answers] == [(2, 10)] * 5
         assert list(events) == [], "the watch ends, and ends well"
         with pytest.raises(ClientError, match="UNAVAILABLE"):
-            client.predict("digits", picture(0), timeout_seconds=5)
+            client.predict("digits", picture(0), timeout_seconds=0.5)
 
 
 def test_requests_that_come_with_the_signal_are_answered_or_told_to_go_elsewhere(bundle_path: Path) -> None:

@@ -15,7 +15,7 @@ from acclimate.runtime.client import AsyncClient, Client, ClientError
 from acclimate.runtime.client.secure import open_channel
 from acclimate.runtime.security import tokens
 from acclimate.v1 import session_service_pb2
-from benchmarks._rpcs import HEALTH, NAMED, OIP, SESSIONS, Outcome, ask, messages, methods
+from benchmarks._rpcs import HEALTH, NAMED, OIP, SESSIONS, SNAPSHOT, Outcome, ask, messages, methods
 from tests.end_to_end.daemons import refused
 from tests.end_to_end.tenants import CALLERS, Guarded, guarded
 from tests.end_to_end.wire import future, twins
@@ -28,6 +28,8 @@ OPEN = {HEALTH + "Check", HEALTH + "Watch", OIP + "ServerLive", OIP + "ServerRea
 WORK = {
     OIP + "ModelInfer",
     *(SESSIONS + rpc for rpc in ("CreateSession", "DeleteSession", "ResetSession", "ExportSession", "SendFeedback")),
+    *(SESSIONS + rpc for rpc in ("UpdateSession", "PauseSession", "ResumeSession", "ForkSession", "RestoreSession")),
+    *(SESSIONS + rpc for rpc in ("SnapshotSession", "DeleteSnapshot")),
 }
 OK, MISSING = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
 STRANGE, FORBIDDEN = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -39,7 +41,12 @@ def message(method: str, session: str) -> bytes:
     return messages(session)[method].SerializeToString()
 
 
-ABOUT_A_SESSION = {*NAMED, OIP + "ModelInfer", SESSIONS + "SendFeedback"}
+ABOUT_A_SESSION = {
+    *NAMED,
+    OIP + "ModelInfer",
+    *(SESSIONS + rpc for rpc in ("SendFeedback", "UpdateSession", "ForkSession", "RestoreSession")),
+    *(SESSIONS + rpc for rpc in ("GetSnapshot", "ListSnapshots", "DeleteSnapshot")),
+}
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +54,7 @@ def guard(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with guarded(bundle_path, tmp_path_factory.mktemp("tokens")) as up:
         with up.client("alice") as alice:
             twins(alice, ALICES, "spared")
+            alice.session("digits", ALICES).snapshot(SNAPSHOT)
         yield up
 
 
@@ -153,6 +161,8 @@ def test_an_administrator_may_do_everything_for_any_tenant(guard: Guarded, chann
     with guard.client("root", "carol") as carol:
         if ALICES not in [view.session_id for view in carol.list_sessions()]:
             carol.create_session("digits", ALICES)
+        if SNAPSHOT not in [view.snapshot_id for view in carol.session("digits", ALICES).snapshots()]:
+            carol.session("digits", ALICES).snapshot(SNAPSHOT)
     outcome = ask(channel, method, message(method, ALICES), RPCS[method], guard.metadata("root", "carol"))
     assert outcome.code is OK
 

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -163,3 +164,45 @@ def test_the_command_line_itself_loads_none_of_what_commands_need() -> None:
     probe = f"import sys, acclimate.runtime.cli; print([n for n in {HEAVY!r} if n in sys.modules])"
     result = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True, cwd=ROOT)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_life_of_a_session_from_the_command_line() -> None:
+    with serving() as running:
+
+        def acclimate(*arguments: str) -> Any:
+            result = run("session", *arguments, "--target", running.target, "--json")
+            assert result.returncode == 0, result.stderr
+            return json.loads(result.stdout) if result.stdout else None
+
+        name = f"{MODEL}/cam-0"
+        created = acclimate("create", name, "--recipe", "tent", "--ttl", "600")
+        assert (created["ttl_seconds"], created["paused"]) == (600.0, False)
+        assert acclimate("snapshot", name, "monday")["snapshot_id"] == "monday"
+        assert [view["snapshot_id"] for view in acclimate("snapshot", name, "--list")] == ["monday"]
+        assert acclimate("pause", name)["paused"]
+        view = acclimate("resume", name)
+        assert not view["paused"]
+        changed = acclimate("update", name, "--capacity-ms", "50", "--ttl", "0", "--etag", view["etag"])
+        assert (changed["budget"], changed["ttl_seconds"]) == ({"refill_ms_per_s": 200.0, "capacity_ms": 50.0}, None)
+        assert acclimate("restore", name, "monday")["version"] == 1
+        copy = acclimate("fork", name, "cam-1", "--snapshot", "monday", "--refill-ms-per-s", "7")
+        assert (copy["session_id"], copy["budget"]["refill_ms_per_s"]) == ("cam-1", 7.0)
+        assert "monday" in run("session", "snapshot", name, "--list", "--target", running.target).stdout
+        assert acclimate("snapshot", name, "monday", "--delete") is None
+        assert acclimate("snapshot", name, "--list") == []
+        code, line = failure(run("session", "pause", name, "--etag", view["etag"], "--target", running.target))
+        assert (code, "ETAG_MISMATCH" in line) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["update", "m/s"], "nothing to change"),
+        (["snapshot", "m/s", "--delete"], "--delete needs the id"),
+        (["snapshot", "m/s", "x", "--list"], "--list takes neither"),
+        (["pause", "s"], "MODEL/SESSION"),
+    ],
+)
+def test_commands_that_make_no_sense_are_usage_errors(arguments: list[str], says: str) -> None:
+    code, line = failure(run("session", *arguments))
+    assert (code, says in line) == (2, True)

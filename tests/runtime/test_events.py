@@ -7,8 +7,8 @@ import gc
 
 import pytest
 
-from acclimate.runtime.errors import NotFound
-from acclimate.runtime.events import QUEUE_LENGTH, EventHub
+from acclimate.runtime.errors import InvalidArgument, NotFound
+from acclimate.runtime.events import QUEUE_LENGTH, REMEMBERED, EventHub
 from acclimate.runtime.types import Event, EventKind, Feedback
 from tests.runtime.serving import MODEL, config, drifted, opened, predict, serving
 
@@ -72,8 +72,9 @@ def test_a_watcher_that_falls_behind_loses_its_oldest_events_and_blocks_nobody()
             hub.publish(event(number))
             assert (await anext(fast)).version_before == number
         hub.close()
-        seen = [told.version_before async for told in slow]
-        assert seen == list(range(11, QUEUE_LENGTH + 10)), "one more than the excess makes room for the end"
+        seen = [(told.version_before, told.missed) async for told in slow]
+        expected = [(11, True), *((number, False) for number in range(12, QUEUE_LENGTH + 10))]
+        assert seen == expected, "one more than the excess makes room for the end, and the first tells of the loss"
 
     asyncio.run(scenario())
 
@@ -146,3 +147,51 @@ def test_a_periodic_reset_is_told_as_one() -> None:
         return [told async for told in events if told.kind is EventKind.RESTORED]
 
     assert [told.reason for told in asyncio.run(scenario())] == ["periodic", "periodic"]
+
+
+def test_a_watch_can_be_for_some_kinds_alone() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        watch = hub.watch(MODEL, None, {EventKind.RESET, EventKind.PAUSED})
+        for number, kind in enumerate(EventKind):
+            hub.publish(Event(kind, MODEL, "s", 0.0, number, number))
+        hub.close()
+        assert [told.kind async for told in watch] == [EventKind.RESET, EventKind.PAUSED]
+
+    asyncio.run(scenario())
+
+
+def test_a_watch_goes_on_after_the_event_that_it_names() -> None:
+    async def scenario() -> None:
+        hub = EventHub()
+        first = hub.watch(None, None)
+        for number in range(5):
+            hub.publish(event(number, "st"[number % 2]))
+        token = (await anext(first)).token
+        later, one = hub.watch(None, None, after=token), hub.watch(MODEL, "t", after=token)
+        hub.publish(event(5, "t"))
+        hub.close()
+        assert [(told.version_before, told.missed) async for told in later] == [(n, False) for n in range(1, 6)]
+        assert [told.version_before async for told in one] == [1, 3, 5]
+
+    asyncio.run(scenario())
+
+
+def test_a_watch_is_told_when_its_place_is_forgotten_or_another_daemon_s() -> None:
+    async def scenario() -> None:
+        hub, other = EventHub(), EventHub()
+        watch = hub.watch(None, None)
+        for number in range(REMEMBERED):
+            hub.publish(event(number))
+        oldest = (await anext(watch)).token
+        assert (await anext(hub.watch(None, None, after=oldest))).missed is False
+        hub.publish(event(REMEMBERED))
+        for asked in (hub, other):
+            late = asked.watch(None, None, after=oldest)
+            asked.publish(event(7777))
+            assert [(told.version_before, told.missed) for told in [await anext(late)]] == [(7777, True)]
+        for wrong in ("7", "x" * 32, oldest + "0", oldest.upper() + "G"):
+            with pytest.raises(InvalidArgument, match="resume_token was not given out"):
+                hub.watch(None, None, after=wrong)
+
+    asyncio.run(scenario())

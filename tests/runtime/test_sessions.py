@@ -24,8 +24,14 @@ def test_a_closed_session_takes_no_event_and_an_open_one_takes_all(state: Sessio
         with pytest.raises(FailedPrecondition, match=f"closed cannot {event}"):
             after(state, event)
     else:
-        expected = {"commit": "adapted", "restore": "pristine", "close": "closed"}
-        assert after(state, event) == expected[event]
+        follows = after(state, event)
+        if event is SessionEvent.CLOSE:
+            assert follows is SessionState.CLOSED
+            return
+        adapted = {SessionEvent.COMMIT: True, SessionEvent.RESTORE: False}.get(event, state.adapted)
+        paused = {SessionEvent.PAUSE: True, SessionEvent.RESUME: False}.get(event, state.paused)
+        assert (follows.adapted, follows.paused) == (adapted, paused)
+        assert follows.answering is (SessionState.ADAPTED if adapted else SessionState.PRISTINE)
 
 
 def test_the_page_of_states_is_current() -> None:

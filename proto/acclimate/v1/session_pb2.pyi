@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Session(_message.Message):
-    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes")
+    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes", "paused", "etag", "ttl", "expire_time")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Session.State]
@@ -42,6 +42,10 @@ class Session(_message.Message):
     BUDGET_FIELD_NUMBER: _ClassVar[int]
     BUDGET_AVAILABLE_MS_FIELD_NUMBER: _ClassVar[int]
     STATE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    PAUSED_FIELD_NUMBER: _ClassVar[int]
+    ETAG_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     recipe: str
     recipe_parameters: _containers.ScalarMap[str, float]
@@ -54,7 +58,27 @@ class Session(_message.Message):
     budget: Budget
     budget_available_ms: float
     state_bytes: int
-    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ...) -> None: ...
+    paused: bool
+    etag: str
+    ttl: _duration_pb2.Duration
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., etag: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class Snapshot(_message.Message):
+    __slots__ = ("name", "create_time", "version", "state", "theta_distance", "size_bytes")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    THETA_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    create_time: _timestamp_pb2.Timestamp
+    version: int
+    state: Session.State
+    theta_distance: float
+    size_bytes: int
+    def __init__(self, name: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[int] = ..., state: _Optional[_Union[Session.State, str]] = ..., theta_distance: _Optional[float] = ..., size_bytes: _Optional[int] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("refill_ms_per_s", "capacity_ms")
@@ -121,7 +145,7 @@ class SessionQuality(_message.Message):
     def __init__(self, mean_entropy_nats: _Optional[float] = ..., mean_confidence: _Optional[float] = ..., estimated_accuracy: _Optional[float] = ..., labelled: _Optional[int] = ..., labelled_correct: _Optional[int] = ..., theta_distance: _Optional[float] = ..., estimated_accuracy_doc: _Optional[float] = ..., drift: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class SessionEvent(_message.Message):
-    __slots__ = ("name", "kind", "time", "version_before", "version_after", "reason", "cost_ms", "samples", "restored_to")
+    __slots__ = ("name", "kind", "time", "version_before", "version_after", "reason", "cost_ms", "samples", "restored_to", "snapshot", "source")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[SessionEvent.Kind]
@@ -135,10 +159,16 @@ class SessionEvent(_message.Message):
         KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
         KIND_SEEDED: _ClassVar[SessionEvent.Kind]
         KIND_DRIFTED: _ClassVar[SessionEvent.Kind]
-        KIND_EXPIRED: _ClassVar[SessionEvent.Kind]
         KIND_EVICTED: _ClassVar[SessionEvent.Kind]
         KIND_RETURNED: _ClassVar[SessionEvent.Kind]
         KIND_FENCED: _ClassVar[SessionEvent.Kind]
+        KIND_PAUSED: _ClassVar[SessionEvent.Kind]
+        KIND_RESUMED: _ClassVar[SessionEvent.Kind]
+        KIND_FORKED: _ClassVar[SessionEvent.Kind]
+        KIND_UPDATED: _ClassVar[SessionEvent.Kind]
+        KIND_SNAPSHOT_TAKEN: _ClassVar[SessionEvent.Kind]
+        KIND_SNAPSHOT_DELETED: _ClassVar[SessionEvent.Kind]
+        KIND_EXPIRED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -150,10 +180,16 @@ class SessionEvent(_message.Message):
     KIND_FEEDBACK: SessionEvent.Kind
     KIND_SEEDED: SessionEvent.Kind
     KIND_DRIFTED: SessionEvent.Kind
-    KIND_EXPIRED: SessionEvent.Kind
     KIND_EVICTED: SessionEvent.Kind
     KIND_RETURNED: SessionEvent.Kind
     KIND_FENCED: SessionEvent.Kind
+    KIND_PAUSED: SessionEvent.Kind
+    KIND_RESUMED: SessionEvent.Kind
+    KIND_FORKED: SessionEvent.Kind
+    KIND_UPDATED: SessionEvent.Kind
+    KIND_SNAPSHOT_TAKEN: SessionEvent.Kind
+    KIND_SNAPSHOT_DELETED: SessionEvent.Kind
+    KIND_EXPIRED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -163,6 +199,8 @@ class SessionEvent(_message.Message):
     COST_MS_FIELD_NUMBER: _ClassVar[int]
     SAMPLES_FIELD_NUMBER: _ClassVar[int]
     RESTORED_TO_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
     name: str
     kind: SessionEvent.Kind
     time: _timestamp_pb2.Timestamp
@@ -172,7 +210,9 @@ class SessionEvent(_message.Message):
     cost_ms: float
     samples: int
     restored_to: int
-    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[SessionEvent.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version_before: _Optional[int] = ..., version_after: _Optional[int] = ..., reason: _Optional[str] = ..., cost_ms: _Optional[float] = ..., samples: _Optional[int] = ..., restored_to: _Optional[int] = ...) -> None: ...
+    snapshot: str
+    source: str
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[_Union[SessionEvent.Kind, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version_before: _Optional[int] = ..., version_after: _Optional[int] = ..., reason: _Optional[str] = ..., cost_ms: _Optional[float] = ..., samples: _Optional[int] = ..., restored_to: _Optional[int] = ..., snapshot: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
 
 class Lora(_message.Message):
     __slots__ = ("name", "a", "b", "rank", "alpha")

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class SessionServiceStub:
-    """Creates, inspects, resets and deletes sessions, and takes true labels.
+    """Creates, inspects, changes, copies and deletes sessions, and takes true labels.
     """
 
     def __init__(self, channel):
@@ -55,10 +55,55 @@ class SessionServiceStub:
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.UpdateSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/UpdateSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+                _registered_method=True)
         self.ResetSession = channel.unary_unary(
                 '/acclimate.v1.SessionService/ResetSession',
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.SerializeToString,
                 response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.FromString,
+                _registered_method=True)
+        self.PauseSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/PauseSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+                _registered_method=True)
+        self.ResumeSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/ResumeSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.ResumeSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResumeSessionResponse.FromString,
+                _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/ForkSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.SnapshotSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/SnapshotSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/acclimate.v1.SessionService/GetSnapshot',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/acclimate.v1.SessionService/ListSnapshots',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.DeleteSnapshot = channel.unary_unary(
+                '/acclimate.v1.SessionService/DeleteSnapshot',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.FromString,
+                _registered_method=True)
+        self.RestoreSession = channel.unary_unary(
+                '/acclimate.v1.SessionService/RestoreSession',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
                 _registered_method=True)
         self.ExportSession = channel.unary_unary(
                 '/acclimate.v1.SessionService/ExportSession',
@@ -78,15 +123,15 @@ class SessionServiceStub:
 
 
 class SessionServiceServicer:
-    """Creates, inspects, resets and deletes sessions, and takes true labels.
+    """Creates, inspects, changes, copies and deletes sessions, and takes true labels.
     """
 
     def CreateSession(self, request, context):
-        """Opens a session at the source's parameters, or at a seed. ALREADY_EXISTS if the id is taken, so a retry after
-        a lost reply is safe; NOT_FOUND for an unknown model; INVALID_ARGUMENT for an unknown recipe or parameter, or a
-        seed that does not fit the model; FAILED_PRECONDITION for a seed that fits and that a guard refuses: it lies
-        outside the trust region, or answers the source's canary samples worse than tolerated; RESOURCE_EXHAUSTED when
-        the daemon holds as many sessions as it may. A refusal opens no session.
+        """Opens a session at the source's parameters, or at a seed. ALREADY_EXISTS if the id is taken; NOT_FOUND for an
+        unknown model; INVALID_ARGUMENT for an unknown recipe or parameter, a time-to-live that is none, or a seed that
+        does not fit the model; FAILED_PRECONDITION for a seed that fits and that a guard refuses: it lies outside the
+        trust region, or answers the source's canary samples worse than tolerated; RESOURCE_EXHAUSTED when the daemon
+        holds as many sessions as it may. A refusal opens no session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,8 +153,17 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """Closes a session and forgets it; samples not yet learnt from are dropped. NOT_FOUND if there is none,
-        which after a retry means that it is done.
+        """Closes a session and forgets it, with its snapshots; samples not yet learnt from are dropped. NOT_FOUND if there
+        is none, which after a retry means that it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateSession(self, request, context):
+        """Changes the budget or the time-to-live of a session, all that `update_mask` names or nothing. INVALID_ARGUMENT
+        for a path that cannot be changed, or a value that is not acceptable; NOT_FOUND if there is no such session. Safe
+        to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,7 +171,71 @@ class SessionServiceServicer:
 
     def ResetSession(self, request, context):
         """Sets a session back to the source: parameters, optimiser, statistics, filters and waiting samples, all
-        or nothing. Counters stay. NOT_FOUND if there is none. Safe to retry.
+        or nothing. Counters and snapshots stay. NOT_FOUND if there is none. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PauseSession(self, request, context):
+        """Lets a session learn nothing from now on; it is answered as before, and feedback is counted. A step under way is
+        not committed; samples that wait for one stay. NOT_FOUND if there is none. Safe to retry: twice is once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeSession(self, request, context):
+        """Lets a session learn again. NOT_FOUND if there is none. Safe to retry: twice is once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ForkSession(self, request, context):
+        """Opens a session as a copy of another one, or of a snapshot of it: the same recipe, and bit for bit all that was
+        learnt, at the same version. Its counters begin at 0, its budget is full, and nothing waits in it; a paused
+        session's copy learns. From then on neither changes the other. ALREADY_EXISTS if the id is taken; NOT_FOUND if
+        there is no such session or snapshot; RESOURCE_EXHAUSTED when the daemon holds as many sessions as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SnapshotSession(self, request, context):
+        """Keeps what a session has learnt so far under an id of its own. ALREADY_EXISTS if the id is taken; NOT_FOUND if
+        there is no such session; RESOURCE_EXHAUSTED when it has as many snapshots as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """Reads one snapshot; NOT_FOUND if there is none. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Reads a page of a session's snapshots, ordered by id; NOT_FOUND if there is no such session, INVALID_ARGUMENT
+        for a negative page size or a token that did not come from here. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSnapshot(self, request, context):
+        """Forgets a snapshot. NOT_FOUND if there is none, which after a retry means that it is done.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestoreSession(self, request, context):
+        """Lets a session be what it was at a snapshot, at a new version; samples that wait are dropped, budget and counters
+        stay. NOT_FOUND if there is no such session or snapshot; FAILED_PRECONDITION if a guard refuses the snapshot as it
+        would refuse a seed, or if the model is another one by now. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -134,8 +252,9 @@ class SessionServiceServicer:
 
     def WatchSessions(self, request, context):
         """Streams events from now on: response headers are sent once the watch stands, so nothing after them is
-        missed. Ends with OK when the daemon drains; NOT_FOUND for a session that does not exist. Set no deadline.
-        A client that falls more than 1024 events behind loses the oldest.
+        missed. Ends with OK when the daemon drains; NOT_FOUND for a session that does not exist, INVALID_ARGUMENT for a
+        kind or a token that does not exist. Set no deadline. A client that falls more than 1024 events behind loses the
+        oldest. One whose stream broke goes on where it was by the `resume_token` of the last event that it got.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,10 +292,55 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSessionResponse.SerializeToString,
             ),
+            'UpdateSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.UpdateSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.UpdateSessionResponse.SerializeToString,
+            ),
             'ResetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.ResetSession,
                     request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.FromString,
                     response_serializer=acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.SerializeToString,
+            ),
+            'PauseSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.PauseSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.PauseSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.PauseSessionResponse.SerializeToString,
+            ),
+            'ResumeSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResumeSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ResumeSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.ResumeSessionResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'SnapshotSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'DeleteSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSnapshot,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'RestoreSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreSession,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.RestoreSessionRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.RestoreSessionResponse.SerializeToString,
             ),
             'ExportSession': grpc.unary_unary_rpc_method_handler(
                     servicer.ExportSession,
@@ -202,7 +366,7 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService:
-    """Creates, inspects, resets and deletes sessions, and takes true labels.
+    """Creates, inspects, changes, copies and deletes sessions, and takes true labels.
     """
 
     @staticmethod
@@ -314,6 +478,33 @@ class SessionService:
             _registered_method=True)
 
     @staticmethod
+    def UpdateSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/UpdateSession',
+            acclimate_dot_v1_dot_session__service__pb2.UpdateSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.UpdateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ResetSession(request,
             target,
             options=(),
@@ -330,6 +521,222 @@ class SessionService:
             '/acclimate.v1.SessionService/ResetSession',
             acclimate_dot_v1_dot_session__service__pb2.ResetSessionRequest.SerializeToString,
             acclimate_dot_v1_dot_session__service__pb2.ResetSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PauseSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/PauseSession',
+            acclimate_dot_v1_dot_session__service__pb2.PauseSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.PauseSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResumeSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/ResumeSession',
+            acclimate_dot_v1_dot_session__service__pb2.ResumeSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.ResumeSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/ForkSession',
+            acclimate_dot_v1_dot_session__service__pb2.ForkSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/SnapshotSession',
+            acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.SnapshotSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/GetSnapshot',
+            acclimate_dot_v1_dot_session__service__pb2.GetSnapshotRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/ListSnapshots',
+            acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/DeleteSnapshot',
+            acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/acclimate.v1.SessionService/RestoreSession',
+            acclimate_dot_v1_dot_session__service__pb2.RestoreSessionRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.RestoreSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

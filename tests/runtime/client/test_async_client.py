@@ -51,7 +51,7 @@ def test_many_sessions_at_once(loopback: Loopback) -> None:
 def test_a_watch_stands_when_it_is_returned_and_ends_on_drain() -> None:
     async def main(target: str, running: Loopback) -> list[EventKind]:
         async with AsyncClient(target) as client:
-            watch = await client.watch()
+            watch = await client.watch(resume_seconds=0)
             await client.create_session(MODEL, "a")
             await client.delete_session(MODEL, "a")
             kinds = [(await anext(watch)).kind, (await anext(watch)).kind]

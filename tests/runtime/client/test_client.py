@@ -129,14 +129,14 @@ def test_a_full_daemon_and_a_drained_one_say_so() -> None:
         with pytest.raises(ClientError) as caught:
             client.create_session(MODEL, "second")
         assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "SESSIONS_FULL")
-        watch = client.watch()
+        watch = client.watch(resume_seconds=0)
         small.run(small.service.drain(5.0))
         assert list(watch) == []
         with pytest.raises(ClientError) as caught:
-            client.predict(MODEL, samples())
+            client.predict(MODEL, samples(), timeout_seconds=0.5)
         assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "DRAINING")
-    with pytest.raises(ClientError) as caught:
-        client.get_session(MODEL, "only")
+    with pytest.raises(ClientError, match=f"no connection to {small.target} within 0.5 s") as caught:
+        client.get_session(MODEL, "only", timeout_seconds=0.5)
     assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "")
     client.close()
 

@@ -24,7 +24,8 @@ from tests.runtime.rpc.loopback import Loopback, samples, serving
 UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
-    "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "store_sessions",
+    "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots",
+    "store_sessions",
     "store_failing", "store_pending_commits",
 }  # fmt: skip
 
@@ -84,7 +85,9 @@ def test_figures_are_those_of_the_service(loopback: Loopback) -> None:
     requests = values(families["acclimate_requests"])
     assert (requests[("OK",)], requests[("INVALID_ARGUMENT",)]) == (8, 1)
     assert values(families["acclimate_samples"]) == {(): 64}
-    assert values(families["acclimate_sessions"]) == {("adapted",): 1, ("pristine",): 0}
+    states = values(families["acclimate_sessions"])
+    assert {state for (state,), count in states.items() if count} == {"adapted"}
+    assert set(states) == {("adapted",), ("pristine",), ("paused_adapted",), ("paused_pristine",)}
     assert values(families["acclimate_adaptation_steps"])[("applied",)] == 2
     assert values(families["acclimate_labelled"]) == values(families["acclimate_labelled_correct"]) == {(): 1}
     rpcs = values(families["acclimate_rpcs"])

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime import types
 from acclimate.runtime.errors import InvalidArgument
-from acclimate.runtime.rpc import convert_oip, convert_sessions, names
+from acclimate.runtime.lifecycle_types import SnapshotView
+from acclimate.runtime.rpc import convert_lifecycle, convert_oip, convert_sessions, names
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.v1 import session_pb2, session_service_pb2
 
@@ -28,6 +29,9 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "str": WORDS,
     "int": COUNTS,
     "float": NUMBERS,
+    "bool": st.booleans(),
+    # Durations travel as whole microseconds.
+    "float | None": st.none() | st.integers(1, 10**15).map(lambda microseconds: microseconds / 1e6),
     "Budget": st.builds(types.Budget, NUMBERS, NUMBERS),
     "Mapping[str, float]": st.dictionaries(WORDS, NUMBERS, max_size=4),
     "Mapping[str, int]": st.dictionaries(WORDS, COUNTS, max_size=4),
@@ -36,7 +40,7 @@ VIEWS = st.builds(
     types.SessionView,
     **{field.name: FIELDS[str(field.type)] for field in dataclasses.fields(types.SessionView)}
     | {
-        "state": st.sampled_from([state.value for state in SessionState]),
+        "state": st.sampled_from([state.value for state in SessionState if not state.paused]),
         "created_at": TIMES,
         "last_used_at": TIMES,
         "adaptation_ms": MILLISECONDS,
@@ -46,7 +50,12 @@ EVENTS = st.builds(
     types.Event,
     kind=st.sampled_from(types.EventKind), model=WORDS, session_id=WORDS, at=TIMES,
     version_before=COUNTS, version_after=COUNTS, reason=WORDS, cost_ms=NUMBERS, samples=COUNTS,
-    restored_to=COUNTS,
+    restored_to=COUNTS, snapshot=st.just("") | WORDS, source=st.just("") | WORDS,
+)  # fmt: skip
+SNAPSHOTS = st.builds(
+    SnapshotView,
+    model=WORDS, session_id=WORDS, snapshot_id=WORDS, created_at=TIMES, version=COUNTS,
+    state=st.sampled_from(["pristine", "adapted"]), theta_distance=NUMBERS, nbytes=COUNTS,
 )  # fmt: skip
 
 
@@ -56,7 +65,7 @@ def test_session_round_trip(view: types.SessionView) -> None:
     back = convert_sessions.session_view(wire)
     for field in dataclasses.fields(view):
         expected, given_back = getattr(view, field.name), getattr(back, field.name)
-        if field.name in ("created_at", "last_used_at", "adaptation_ms"):
+        if field.name in ("created_at", "last_used_at", "adaptation_ms", "ttl_seconds") and expected is not None:
             assert given_back == pytest.approx(expected, abs=2e-6, rel=1e-12), field.name
         else:
             assert given_back == expected, field.name
@@ -68,6 +77,14 @@ def test_event_round_trip(event: types.Event) -> None:
     back = convert_sessions.event(wire)
     assert dataclasses.replace(back, at=event.at) == event
     assert back.at == pytest.approx(event.at, abs=2e-6)
+
+
+@given(view=SNAPSHOTS)
+def test_snapshot_round_trip(view: SnapshotView) -> None:
+    wire = session_pb2.Snapshot.FromString(convert_lifecycle.snapshot_message(view).SerializeToString())
+    back = convert_lifecycle.snapshot_view(wire)
+    assert dataclasses.replace(back, created_at=view.created_at) == view
+    assert back.created_at == pytest.approx(view.created_at, abs=2e-6)
 
 
 @given(value=SCALARS)
@@ -88,6 +105,7 @@ def test_names_round_trip(model: str, session_id: str) -> None:
     assert names.parse_session(names.session_name(model, session_id)) == (model, session_id)
     assert names.parse_model(names.model_name(model)) == model
     assert names.parse_models("models/-") is None
+    assert names.parse_snapshot(names.snapshot_name(model, session_id, "s.1")) == (model, session_id, "s.1")
 
 
 @pytest.mark.parametrize(
@@ -100,6 +118,16 @@ def test_malformed_session_names_are_refused(name: str) -> None:
         names.parse_session(name)
     assert caught.value.reason == "NAME_INVALID"
     assert len(caught.value.message) < 300
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "models/m/sessions/a", "models/m/sessions/a/snapshots/", "models/-/sessions/a/snapshots/b",
+     "models/m/sessions/a/snapshot/b", "models/m/sessions/a/snapshots/b/c", "snapshots/b/models/m/sessions/a"],
+)  # fmt: skip
+def test_malformed_snapshot_names_are_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=r"it must be models/\{model\}/sessions/\{session\}/snapshots"):
+        names.parse_snapshot(name)
 
 
 @pytest.mark.parametrize("name", ["", "digits", "models/", "models/a/b", "models/-"])

@@ -1,0 +1,94 @@
+"""Requests that are sent twice and done once (AIP-155): the reply to the first is the reply to all.
+
+Only what succeeded is remembered: what was refused changed nothing, and may well succeed the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+
+from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.security.caller import current
+
+REMEMBERED = 4096
+MAX_ID = 128
+
+Key = tuple[str, str, str, str]
+Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A request under way or done, to be recognised by its bytes, and its reply once there is one."""
+
+    request: bytes
+    reply: Message | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Replays:
+    """The latest requests that carried an id. Touched on the event loop's thread only."""
+
+    def __init__(self, capacity: int = REMEMBERED) -> None:
+        self._capacity = capacity
+        self._held: OrderedDict[Key, _Held] = OrderedDict()
+
+    async def once(self, resource: str, request: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The reply of `work`, or of the same request on `resource` before; one that is under way is waited for.
+
+        Raises:
+            InvalidArgument: the id is too long, or came with another request.
+        """
+        if not request.request_id:
+            return await work()
+        key, content = _key(resource, request), request.SerializeToString(deterministic=True)
+        while (held := self._held.get(key)) is not None:
+            if held.request != content:
+                raise InvalidArgument(
+                    "REQUEST_ID_REUSED",
+                    f"request_id {request.request_id!r} came with another request before; give each request its own",
+                    field="request_id",
+                )
+            if held.reply is not None:
+                return held.reply
+            await held.over.wait()
+        mine = self._held[key] = _Held(content)
+        try:
+            mine.reply = await work()
+        finally:
+            mine.over.set()
+            if mine.reply is None and self._held.get(key) is mine:
+                del self._held[key]
+            while len(self._held) > self._capacity:
+                self._held.popitem(last=False)
+        return mine.reply
+
+
+def replayed(resource: str) -> Callable[[Method], Method]:
+    """Make a servicer's method answer a repeated `request_id` from memory; `resource` is the field that it acts on."""
+
+    def decorated(method: Method) -> Method:
+        @wraps(method)
+        async def call(self: Any, request: Any, context: Any) -> Any:
+            return await self._replays.once(getattr(request, resource), request, lambda: method(self, request, context))
+
+        return call  # type: ignore[return-value]
+
+    return decorated
+
+
+def _key(resource: str, request: Any) -> Key:
+    if len(request.request_id) > MAX_ID:
+        raise InvalidArgument(
+            "REQUEST_ID_INVALID",
+            f"request_id has {len(request.request_id)} characters; at most {MAX_ID} are accepted",
+            field="request_id",
+        )
+    return current().tenant, type(request).__name__, resource, request.request_id

@@ -1,0 +1,112 @@
+"""Snapshots: immutable copies of what a session had learnt, kept with the session under ids of their own.
+
+A snapshot is the session's record (`recording.py`) and what answered it. Bringing it back and forking from it copy
+the record's row, all of it but the budget: the parameters, the optimiser's state, the statistics, what filters and
+detectors remember. Samples that waited are not part of it, and neither are counters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acclimate.adapters import budget
+from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.errors import AlreadyExists, NotFound, ResourceExhausted
+from acclimate.runtime.sessions.recording import Moment, fill_row, record_of
+from acclimate.runtime.sessions.session import STEADY, Session
+from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
+from acclimate.runtime.store.base import SessionRecord
+
+# The layout of a record beside its arrays: names, counters and figures.
+HEADER_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One snapshot; `folded` is what answered the session, or None where the source's model did."""
+
+    id: str
+    record: SessionRecord
+    folded: Folded | None
+
+    @property
+    def nbytes(self) -> int:
+        """Its size: the arrays, and an allowance for the rest."""
+        return HEADER_BYTES + sum(array.nbytes for array in self.record.fields.values())
+
+    @property
+    def state(self) -> SessionState:
+        """What answered the session."""
+        return SessionState(self.record.state).answering
+
+
+def take(session: Session, snapshot_id: str, now: Moment, limit: int) -> Snapshot:
+    """Keep what the session has learnt so far under an id.
+
+    Raises:
+        AlreadyExists: the id is taken. ResourceExhausted: the session holds `limit` snapshots.
+    """
+    if snapshot_id in session.snapshots:
+        raise AlreadyExists(
+            "SNAPSHOT_EXISTS",
+            f"session {session.id!r} has a snapshot {snapshot_id!r}; delete it first, or choose another id",
+            model=session.model,
+            session=session.id,
+            snapshot=snapshot_id,
+        )
+    if len(session.snapshots) >= limit:
+        raise ResourceExhausted(
+            "SNAPSHOTS_FULL",
+            f"session {session.id!r} has {len(session.snapshots)} snapshots, as many as sessions.max_snapshots allows; "
+            "delete one",
+            model=session.model,
+            session=session.id,
+            limit=limit,
+        )
+    record = record_of(session, now)
+    for array in record.fields.values():
+        array.setflags(write=False)
+    session.snapshots[snapshot_id] = Snapshot(snapshot_id, record, session.folded)
+    return session.snapshots[snapshot_id]
+
+
+def find(session: Session, snapshot_id: str) -> Snapshot:
+    """One of the session's snapshots, or NotFound."""
+    try:
+        return session.snapshots[snapshot_id]
+    except KeyError:
+        raise NotFound(
+            "SNAPSHOT_NOT_FOUND",
+            f"session {session.id!r} has no snapshot {snapshot_id[:140]!r}; it has {sorted(session.snapshots)[:20]}",
+            model=session.model,
+            session=session.id,
+            snapshot=snapshot_id[:140],
+        ) from None
+
+
+def put_back(session: Session, record: SessionRecord, folded: Folded | None) -> None:
+    """Let the session be what the record says it had learnt, at a new version; what waits to be learnt from is dropped.
+
+    Raises:
+        FailedPrecondition: the record is of another layout. The session is as it was then.
+    """
+    _copy(session, record, folded)
+    session.buffer.clear()
+    session.version += 1
+    session.epoch += 1
+
+
+def branch(session: Session, record: SessionRecord, folded: Folded | None) -> None:
+    """Let a new session begin as what the record says, its version included; raises as `put_back` does."""
+    _copy(session, record, folded)
+    session.version = record.version
+
+
+def _copy(session: Session, record: SessionRecord, folded: Folded | None) -> None:
+    fill_row(session.cohort.bank, session.row, record, keep=budget.PREFIX)
+    session.state = after(session.state, SessionEvent.RESTORE)
+    if SessionState(record.state).adapted:
+        session.state = after(session.state, SessionEvent.COMMIT)
+    session.folded, session.behind = folded, record.behind
+    session.distance = record.distance
+    session.drift = record.drift if len(record.drift) == len(STEADY) else STEADY
