@@ -213,8 +213,6 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
-        if session is not None and session.paused:
-            sequence = replace(sequence, learn=False)
         request = replace(request, id=request.id or uuid.uuid4().hex)
         deadline, learn = request.deadline, sequence.learn
         pinned = [] if session is None else [session]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.errors import (
+    Aborted,
     AlreadyExists,
     FailedPrecondition,
     NotFound,
@@ -162,6 +163,16 @@ def test_a_snapshot_comes_back_bit_for_bit_at_a_new_version(recipe: str) -> None
     run(scenario)
 
 
+def test_samples_that_wait_are_not_learnt_from_after_a_restoration() -> None:
+    async def scenario(service: Service) -> None:
+        await taught(service, "s", seeds=range(9))
+        await service.lifecycle.take_snapshot(MODEL, "s", "x")
+        assert (await service.get_session(MODEL, "s")).buffered == 2
+        assert (await service.lifecycle.restore(MODEL, "s", "x")).buffered == 0
+
+    run(scenario)
+
+
 def test_a_snapshot_of_the_source_brings_the_source_back() -> None:
     async def scenario(service: Service) -> None:
         await opened(service, "s", "tent", **RECIPES["tent"])
@@ -286,6 +297,59 @@ def test_resets_and_snapshots_work_on_a_paused_session_and_leave_it_paused() -> 
     run(scenario)
 
 
+def test_what_waits_when_a_session_is_paused_waits_until_it_is_resumed() -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        async with serving(config("background"), Hooked(reference_engine(), vjp=gate)) as service:
+            await opened(service, "s", "tent", batch_rows=4, lr=0.01)
+            await predict(service, drifted(0, 4), "s")
+            assert await asyncio.to_thread(gate.reached.wait, 60)
+            await predict(service, drifted(1, 8), "s")
+            await service.lifecycle.pause(MODEL, "s")
+            gate.open()
+            await until_async(lambda: not session_of(service, "s").stepping, "the step to end")
+            for n in range(5):
+                await predict(service, drifted(n, 4), "s")
+            await service.feedback(MODEL, "s", [Feedback("none", 0)])
+            view = await service.get_session(MODEL, "s")
+            assert (view.buffered, view.updates) == (8, 0)
+            await service.lifecycle.resume(MODEL, "s")
+            await until_async(lambda: session_of(service, "s").account.updates == 2, "two steps")
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("meanwhile", ["reset", "reopened", "deleted", "nothing"])
+def test_a_session_that_changes_while_the_guards_judge_is_left_alone(meanwhile: str) -> None:
+    async def scenario() -> None:
+        gate = Gate()
+        gate.open()
+        engine = Hooked(reference_engine(), predict=gate, frozen=gate)
+        async with serving(config(), engine) as service:
+            await taught(service, "s")
+            await service.lifecycle.take_snapshot(MODEL, "s", "x")
+            tag = (await service.get_session(MODEL, "s")).etag
+            gate.close()
+            restoring = asyncio.ensure_future(service.lifecycle.restore(MODEL, "s", "x", tag))
+            assert await asyncio.to_thread(gate.reached.wait, 60)
+            if meanwhile == "reset":
+                await service.reset_session(MODEL, "s")
+            elif meanwhile != "nothing":
+                await service.delete_session(MODEL, "s")
+            if meanwhile == "reopened":
+                await opened(service, "s", "tent", **RECIPES["tent"])
+            gate.open()
+            if meanwhile == "nothing":
+                assert (await restoring).state == "adapted"
+                return
+            with pytest.raises(NotFound if meanwhile == "deleted" else Aborted):
+                await restoring
+            if meanwhile != "deleted":
+                assert (await service.get_session(MODEL, "s")).state == "pristine"
+
+    asyncio.run(scenario())
+
+
 @pytest.mark.parametrize("change", ["pause", "restore", "budget"])
 def test_a_step_under_way_neither_survives_a_pause_or_restore_nor_undoes_an_update(change: str) -> None:
     async def scenario() -> None:
@@ -295,7 +359,7 @@ def test_a_step_under_way_neither_survives_a_pause_or_restore_nor_undoes_an_upda
             await opened(service, "s", "tent", batch_rows=4, lr=0.05)
             await service.lifecycle.take_snapshot(MODEL, "s", "start")
             await predict(service, drifted(0, 4), "s")
-            await asyncio.to_thread(gate.reached.wait, 60)
+            assert await asyncio.to_thread(gate.reached.wait, 60)
             if change == "pause":
                 await service.lifecycle.pause(MODEL, "s")
             elif change == "restore":

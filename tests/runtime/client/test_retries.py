@@ -14,6 +14,8 @@ import pytest
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import Client, ClientError
 from acclimate.runtime.client.channel import IDEMPOTENT, OIP_SERVICE, SERVER_SERVICE, SESSION_SERVICE, options
+from acclimate.runtime.errors import Unavailable
+from acclimate.runtime.rpc.status import refusal
 from acclimate.v1 import server_service_pb2, session_service_pb2
 from tests.polling import until
 from tests.runtime.rpc.loopback import MODEL, config, samples, serving
@@ -30,6 +32,7 @@ class Refusing(grpc.GenericRpcHandler):
     times: int
     seen: list[str] = field(default_factory=list)
     known: tuple[str, ...] | None = None
+    draining: bool = False
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
         method = handler_call_details.method.rpartition("/")[2]
@@ -43,6 +46,8 @@ class Refusing(grpc.GenericRpcHandler):
             if self.seen.count(method) <= self.times:
                 if self.pushback is not None:
                     context.set_trailing_metadata((("grpc-retry-pushback-ms", self.pushback),))
+                if self.draining:
+                    context.set_trailing_metadata(refusal(Unavailable("DRAINING", "draining")).trailers)
                 context.abort(self.code, "not now")
             return ANSWERS[method]
 
@@ -110,6 +115,23 @@ def test_unavailable_is_retried_only_where_a_second_execution_does_no_harm() -> 
             with pytest.raises(ClientError, match="not now"):
                 call()
             assert len(handler.seen) == 1
+
+
+def test_what_a_draining_daemon_turned_away_is_sent_again_until_the_deadline() -> None:
+    with refusing(UNAVAILABLE, times=6) as (target, handler), Client(target) as client:
+        handler.draining = True
+        assert client.predict("m", ARRAY).logits.shape == (1, 2)
+        assert handler.seen == ["ModelInfer"] * 7
+        handler.seen.clear()
+        handler.times = 10**6
+        with pytest.raises(ClientError) as caught:
+            client.predict("m", ARRAY, timeout_seconds=0.3)
+        assert (caught.value.code, caught.value.reason) == ("UNAVAILABLE", "DRAINING")
+    with refusing(UNAVAILABLE) as (target, handler), Client(target, reconnect=False) as client:
+        handler.draining = True
+        with pytest.raises(ClientError):
+            client.predict("m", ARRAY)
+        assert handler.seen == ["ModelInfer"]
 
 
 def test_retries_can_be_switched_off_and_are_bounded() -> None:
