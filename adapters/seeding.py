@@ -15,7 +15,7 @@ from acclimate.adapters.asking import ask_outputs
 from acclimate.adapters.bank import State
 from acclimate.adapters.canaries import check_canaries
 from acclimate.adapters.distances import theta_distance
-from acclimate.adapters.fields import STATS, STEPS, THETA
+from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.layout import Float
 from acclimate.adapters.outcome import Outcome
@@ -38,7 +38,8 @@ def check_seed(
     far = float(theta_distance(row, source)[0])
     if far > guards.trust_radius:
         return Outcome.ROLLED_BACK_TRUST_REGION, far
-    proposal: State = {THETA: row, STATS: stats[np.newaxis], STEPS: np.zeros(1, np.int64)}
+    never = np.zeros(1, np.int64)
+    proposal: State = {THETA: row, STATS: stats[np.newaxis], STEPS: never, STRIKES: never}
     canaries = yield from check_canaries(guards, source, proposal, np.ones(1, np.bool_))
     if not canaries.passed[0]:
         return Outcome.ROLLED_BACK_CANARY, far

@@ -149,9 +149,8 @@ class Lifecycle:
             finally:
                 session.pins -= 1
             # Others had their turn meanwhile.
-            if not session.open or session.cohort.engine is not engine:
+            if await self.expect(model, session_id, given) is not session or session.cohort.engine is not engine:
                 raise changed(session, given)
-            check_etag(session, given)
         before = session.version
         put_back(session, record, snapshot.folded)
         self._touch(session)

@@ -45,6 +45,9 @@ def details(error: AcclimateError, message: str, metadata: Mapping[str, str]) ->
         subject = "" if resource is None else resource[1]
         unmet = error_details_pb2.PreconditionFailure.Violation(type=error.reason, subject=subject, description=message)
         found.append(error_details_pb2.PreconditionFailure(violations=[unmet]))
+    if "quota" in metadata:
+        over = error_details_pb2.QuotaFailure.Violation(subject=metadata["quota"], description=message)
+        found.append(error_details_pb2.QuotaFailure(violations=[over]))
     return found
 
 

@@ -145,7 +145,12 @@ class SessionTable:
             key = cohort_key(record.model, record.recipe, record.parameters, {})
             cohort = self._cohort(engine, key)
         except InvalidArgument as error:
-            raise FailedPrecondition(error.reason, error.message, session=record.session_id) from error
+            raise FailedPrecondition(
+                "SESSION_STATE_MISFIT",
+                f"session {record.session_id!r} cannot run here as it was recorded: {error.message}",
+                model=record.model,
+                session=record.session_id,
+            ) from error
         session = self._placed(record.key, cohort)
         try:
             reinstate(session, record, folded, now)
