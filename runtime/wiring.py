@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -147,6 +148,7 @@ def build_service(
             slice_rows=SLICE_ROWS,
             patience=patience,
             sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
+            max_commits=sys.maxsize if store is None else config.store.loss_commits,
         ),
         clock,
         None if synchronous else _shared(config, quotas, clock),

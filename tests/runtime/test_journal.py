@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,24 @@ from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.errors import ResourceExhausted, Unavailable
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.journal import Journal
+from acclimate.runtime.store.base import SessionRecord, Store
 from acclimate.runtime.types import EventKind
 from tests.looped import looped
 from tests.polling import until_async
-from tests.runtime.serving import MODEL, drifted, opened, predict, serving, session_of
+from tests.runtime.serving import MODEL, config, drifted, opened, predict, serving, session_of
 from tests.runtime.shaky import Shaky, database
-from tests.runtime.test_persistence import ROWS, config, feed
+from tests.runtime.test_persistence import ROWS, feed
 
 
 def settings(mode: str = "background", **store: Any) -> Any:
     return config(mode, store={"loss_commits": 4, "loss_seconds": 3600.0} | store)
+
+
+def only(store: Store) -> SessionRecord:
+    """The one record in a store."""
+    (found,) = store.page(None, None, None, 9, 0.0)
+    assert found.record is not None
+    return found.record
 
 
 def journal_of(service: Service) -> Journal:
@@ -36,80 +43,6 @@ async def settled(service: Service) -> None:
     await until_async(lambda: not journal.failing, "the store to recover")
     while journal.commits:
         assert await journal.settle([*journal._waiting.committed, *journal._waiting.deletions])
-
-
-async def wait_for_version(service: Service, session: str, version: int) -> None:
-    await until_async(lambda: session_of(service, session).version >= version, f"version {version}")
-
-
-async def stuck(service: Service, session: str) -> int:
-    """Feed a session until it has a step that waits for the store; returns its version then."""
-    for seed in range(40):
-        await predict(service, drifted(seed, ROWS), session)
-        await asyncio.sleep(0)
-    held = session_of(service, session)
-    last = [-1]
-
-    def still() -> bool:
-        last.append(held.version)
-        return held.stepping and len(last) > 20 and len(set(last[-20:])) == 1
-
-    await until_async(still, "a step that waits for the store")
-    return held.version
-
-
-@looped
-async def test_a_slow_disk_stops_learning_at_the_bound_and_predictions_never(tmp_path: Path) -> None:
-    store = Shaky(database(tmp_path))
-    async with serving(settings(), store=store) as service:
-        await opened(service, "cam", "tent", batch_rows=ROWS)
-        await settled(service)
-        store.door.clear()
-        version = await stuck(service, "cam")
-        assert journal_of(service).commits == version == 4, "as many as may be lost, and not one more"
-        for seed in range(50):
-            assert (await predict(service, drifted(seed), "cam")).parameters["acclimate_version"] == 4
-        assert not journal_of(service).failing
-        store.door.set()
-        await wait_for_version(service, "cam", 6)
-
-
-@looped
-async def test_time_alone_stops_learning_too(tmp_path: Path) -> None:
-    clock = ManualClock(100.0)
-    store = Shaky(database(tmp_path))
-    async with serving(settings(loss_commits=1000, loss_seconds=5.0), store=store, clock=clock) as service:
-        await opened(service, "cam", "norm", batch_rows=ROWS)
-        await feed(service, "cam", 3)
-        await wait_for_version(service, "cam", 3)
-        assert journal_of(service).commits == 4
-        store.door.clear()
-        clock.advance(5.0)
-        assert journal_of(service).age == 5.0
-        assert await stuck(service, "cam") == 3
-        store.door.set()
-        await wait_for_version(service, "cam", 4)
-
-
-@looped
-async def test_a_store_that_fails_pauses_learning_and_learning_goes_on_when_it_recovers(tmp_path: Path) -> None:
-    store = Shaky(database(tmp_path))
-    async with serving(settings(), store=store) as service:
-        await opened(service, "cam", "tent", batch_rows=ROWS)
-        await settled(service)
-        store.broken = True
-        version = await stuck(service, "cam")
-        figures = service.snapshot().store
-        assert figures.failing
-        assert figures.failures >= 1
-        assert figures.pending_commits == version == 4
-        assert (await predict(service, drifted(0), "cam")).parameters["acclimate_version"] == 4
-        assert (await service.get_session(MODEL, "cam")).version == 4
-        store.broken = False
-        await wait_for_version(service, "cam", 7)
-        await settled(service)
-        assert not service.snapshot().store.failing
-    assert database(tmp_path).page(None, None, None, 1, 0.0)[0].record.version >= 7
 
 
 @pytest.mark.parametrize("recipe", ["tent", "memo"])
@@ -173,8 +106,7 @@ async def test_a_deletion_is_on_disk_when_it_is_answered_or_the_answer_says_so(t
         assert (await opened(service, "b", "tent")).recipe == "tent", "its name is free"
         store.broken = False
         await settled(service)
-    (left,) = database(tmp_path).page(None, None, None, 9, 0.0)
-    assert left.record.recipe == "tent"
+    assert only(database(tmp_path)).recipe == "tent"
 
 
 @looped
@@ -191,11 +123,11 @@ async def test_commits_are_written_soon_and_counters_now_and_then(tmp_path: Path
         clock.advance(40.0)
         assert journal_of(service).commits == 0
         assert not journal_of(service).clean(session_of(service, "cam"))
-        assert store.page(None, None, None, 1, 0.0)[0].record.account["samples"] == 0
+        assert only(store).account["samples"] == 0
         clock.advance(10.0)
         journal_of(service)._wake.set()
         await until_async(lambda: journal_of(service).clean(session_of(service, "cam")), "the counters to be written")
-        assert store.page(None, None, None, 1, 0.0)[0].record.account["samples"] == 5
+        assert only(store).account["samples"] == 5
 
 
 @looped
