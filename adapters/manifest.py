@@ -6,8 +6,11 @@ The format is described field by field in `docs/bundle-format.md`.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from acclimate.adapters.errors import LayoutError, ManifestError
@@ -127,6 +130,13 @@ class Manifest:
     provenance: Mapping[str, Any]
     lora: tuple[Lora, ...] = ()
     features: int = 0
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex SHA-256 of what computes: name, layouts and files. The version is a label and not part of it."""
+        document = self.to_json()
+        computes = {key: document[key] for key in ("name", "parameters", "statistics", "sites", "lora", "files")}
+        return hashlib.sha256(json.dumps(computes, sort_keys=True).encode()).hexdigest()
 
     def to_json(self) -> dict[str, Any]:
         """The manifest as JSON values, `format` and `format_version` first."""

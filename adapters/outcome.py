@@ -19,6 +19,7 @@ class Outcome(IntEnum):
     SKIPPED_ENGINE_ERROR = 8
     SKIPPED_DEADLINE = 9
     SKIPPED_RESTING = 10
+    SKIPPED_STORE = 11
 
     @property
     def kind(self) -> str:
@@ -49,5 +50,6 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.ROLLED_BACK_CANARY: "The adapted parameters answered the source's canary samples worse than tolerated.",
     Outcome.SKIPPED_DEADLINE: "The request's deadline left no time for its step; the first answer was kept.",
     Outcome.SKIPPED_RESTING: "The stream is as it was; the next step is taken when it has shown more, or changes.",
+    Outcome.SKIPPED_STORE: "The store cannot be written, so nothing was committed that a crash would lose.",
     Outcome.SKIPPED_ENGINE_ERROR: "The engine could not compute the step; nothing changed, and the log says why.",
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
 from acclimate.adapters.outcome import Outcome
@@ -14,10 +14,13 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.predictor import Answer
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
-from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.types import Event, EventKind, ModelSnapshot
+
+Noted = Callable[[Session, EventKind | None, bool], None]
+"""Told of every session that something happened to, what it was (None: it answered), and whether its version moved."""
 
 LIVE = tuple(state.value for state in SessionState if state is not SessionState.CLOSED)
 SNAPSHOT = "snapshot"
@@ -28,8 +31,11 @@ EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_
 class Account:
     """The tallies of every model, and the telemetry of all its predictions together."""
 
-    def __init__(self, models: Mapping[str, Engine], hub: EventHub, clock: Clock) -> None:
+    def __init__(
+        self, models: Mapping[str, Engine], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
+    ) -> None:
         self._engines = models
+        self._noted = noted
         self._hub = hub
         self._clock = clock
         self.tallies = {name: Tally() for name in models}
@@ -51,6 +57,7 @@ class Account:
             session.account.requests += 1
             session.account.samples += len(answer.logits)
             session.last_used_at = self._clock.wall()
+            self._noted(session, None, False)
 
     def stepped(self, report: StepReport) -> None:
         """Count one session's part in a step, and tell watchers."""
@@ -118,6 +125,12 @@ class Account:
         session.account.restorations += 1
         self.tallies[session.model].restorations[SNAPSHOT] += 1
         self._tell(session, EventKind.RESTORED, version_before, SNAPSHOT, restored_to=restored_to, snapshot=snapshot)
+
+    def absent(self, key: SessionKey, kind: EventKind) -> None:
+        """Tell watchers of something that happened to a session that is not live."""
+        tenant, model, session_id = key
+        self.tallies[model].expired += kind is EventKind.EXPIRED
+        self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
     def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
         """One model's figures; safe from any thread."""
@@ -188,6 +201,7 @@ class Account:
         snapshot: str = "",
         source: str = "",
     ) -> None:
+        self._noted(session, kind, (session.version if after is None else after) != before)
         self._hub.publish(
             Event(
                 kind=kind,
@@ -202,5 +216,6 @@ class Account:
                 restored_to=restored_to,
                 snapshot=snapshot,
                 source=source,
+                tenant=session.tenant,
             )
         )

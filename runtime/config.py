@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_store import Store
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
@@ -85,7 +86,11 @@ class Scheduler(Section):
 class Sessions(Section):
     """What sessions may hold."""
 
-    max_sessions: int = Field(10_000, ge=1, description="open sessions over all models, at most")
+    max_sessions: int = Field(
+        10_000,
+        ge=1,
+        description="sessions in memory over all models, at most; with a store those used longest ago make room",
+    )
     default_recipe: str = Field("auto", min_length=1, description="method of a session that chooses none")
     remembered_answers: int = Field(1024, ge=0, description="answers per session that feedback can still name")
     buffer_rows: int = Field(
@@ -139,6 +144,7 @@ class Config(BaseSettings):
     engine: Engine = Engine()
     scheduler: Scheduler = Scheduler()
     sessions: Sessions = Sessions()
+    store: Store = Store()
     adaptation: Adaptation = Adaptation()
     restoration: Restoration = Restoration()
     drift: Drift = Drift()
@@ -201,6 +207,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration: {file} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration: {file} is not TOML ({error})") from error
+    store = document.get("store")
+    if isinstance(store, dict) and store.get("path"):
+        document["store"] = store | {"path": str(file.parent / str(store["path"]))}
     if isinstance(document.get("bundles"), list):
         document["bundles"] = [file.parent / str(path) for path in document["bundles"]]
     return document

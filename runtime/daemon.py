@@ -34,7 +34,7 @@ def run(config: Config) -> None:
 
     Raises:
         BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
-        OSError: a port is taken.
+        OSError: a port is taken. StoreError: the store cannot be opened.
     """
     logs.configure(config.logging)
     engines = wiring.load_engines(config)
@@ -48,7 +48,7 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    service = wiring.build_service(config, engines)
+    service = wiring.build_service(config, engines, store=wiring.open_store(config))
     rpc = build_server(service, config)
     http = start_http(
         registry(service.snapshot, rpc.stats.counts), lambda: service.ready, config.server.host, config.server.http_port

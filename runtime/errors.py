@@ -5,9 +5,10 @@ AcclimateError
 ├── NotFound             no such model or session
 ├── AlreadyExists        a session of this id exists
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
-├── Aborted              the session has changed since the caller looked; look again and decide anew
 ├── ResourceExhausted    a queue, quota or budget is full; `retry_after_seconds` says when to come back
 ├── Unavailable          draining or not ready
+├── Aborted              somebody else has, or changed, what the request is about
+├── DataLoss             what was stored does not hold any more
 └── DeadlineExceeded     the client's deadline passed before the work began
 
 Any other exception is a defect: clients read "internal", the log reads everything.
@@ -26,10 +27,11 @@ class Code(StrEnum):
     NOT_FOUND = "NOT_FOUND"
     ALREADY_EXISTS = "ALREADY_EXISTS"
     FAILED_PRECONDITION = "FAILED_PRECONDITION"
-    ABORTED = "ABORTED"
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     UNAVAILABLE = "UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    ABORTED = "ABORTED"
+    DATA_LOSS = "DATA_LOSS"
 
 
 class AcclimateError(Exception):
@@ -71,12 +73,6 @@ class FailedPrecondition(AcclimateError):
     code = Code.FAILED_PRECONDITION
 
 
-class Aborted(AcclimateError):
-    """What was to be changed is no longer what the caller saw; nothing was changed."""
-
-    code = Code.ABORTED
-
-
 class ResourceExhausted(AcclimateError):
     """A queue, quota or budget is full."""
 
@@ -93,3 +89,15 @@ class DeadlineExceeded(AcclimateError):
     """The deadline passed before the work began; nothing was changed."""
 
     code = Code.DEADLINE_EXCEEDED
+
+
+class Aborted(AcclimateError):
+    """Somebody else has, or changed, what the request is about; look again before another try."""
+
+    code = Code.ABORTED
+
+
+class DataLoss(AcclimateError):
+    """What was stored does not hold any more; a retry does not help."""
+
+    code = Code.DATA_LOSS

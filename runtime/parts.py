@@ -11,6 +11,7 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
 from acclimate.runtime.seeding import Seeder
+from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.table import SessionTable
 
 
@@ -24,6 +25,7 @@ class Parts:
     learner: Learner
     seeder: Seeder
     account: Account
+    residency: Residency
     hub: EventHub
     clock: Clock
     max_rows: int

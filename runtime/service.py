@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.seeding import plant
+from acclimate.runtime.sessions import shelving
 from acclimate.runtime.sessions.session import Session, exported
 from acclimate.runtime.sessions.table import unknown_model
 from acclimate.runtime.types import (
@@ -44,13 +46,10 @@ class Service:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.wall()
-        self._running = False
-        self._draining = False
+        self._running = self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
-        self._sweeping: asyncio.Task[None] | None = None
-        self.lifecycle = Lifecycle(
-            parts.table, parts.seeder, parts.account, parts.learner, parts.clock, parts.max_snapshots, self._close
-        )
+        self._keeping: list[asyncio.Task[None]] = []
+        self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
 
     @property
     def ready(self) -> bool:
@@ -62,14 +61,15 @@ class Service:
         self._tasks = [asyncio.create_task(self._parts.predictor.run(), name="predictor")]
         if not self._parts.synchronous:
             self._tasks.append(asyncio.create_task(self._parts.learner.run(), name="learner"))
-        self._sweeping = asyncio.create_task(self.lifecycle.sweep(), name="sweeper")
+        self._keeping = [asyncio.create_task(shelving.sweep_often(self._parts.residency), name="sweeper")]
+        if self._parts.residency.journal is not None:
+            self._keeping.append(asyncio.create_task(self._parts.residency.journal.run(), name="journal"))
         self._running = True
 
     async def drain(self, grace_seconds: float) -> None:
-        """Refuse new requests, answer those queued, let the step under way finish, end every watch."""
+        """Refuse new requests, answer those queued, let the step under way finish, store all, end every watch."""
         self._draining = True
-        if self._sweeping is not None:
-            self._sweeping.cancel()
+        self._parts.residency.drain()
         self._parts.predictor.close()
         self._parts.learner.close()
         if self._tasks:
@@ -77,9 +77,9 @@ class Service:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        self._parts.predictor.release()
-        self._parts.learner.release()
-        self._parts.seeder.release()
+        for worker in (self._parts.predictor, self._parts.learner, self._parts.seeder):
+            worker.release()
+        await self._parts.residency.close(self._keeping)
         self._parts.hub.close()
         for engine in self._parts.engines.values():
             engine.close()
@@ -108,8 +108,7 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            tally = self._parts.account.tallies.get(request.model)
-            if tally is not None:
+            if (tally := self._parts.account.tallies.get(request.model)) is not None:
                 tally.requests[code] += 1
                 tally.request_seconds.add(self._parts.clock.monotonic() - arrived)
 
@@ -118,8 +117,8 @@ class Service:
         prepared = None
         if request.seed is not None:
             prepared = await self._parts.seeder.prepare(self._engine(request.model), request.seed)
-        session = self._parts.table.open(request)
-        self._parts.account.happened(session, EventKind.CREATED, 0)
+        await self._parts.residency.refuse_taken(request.model, request.session_id)
+        session = await self._opened(request)
         if prepared is not None:
             plant(session, prepared)
             self._parts.account.happened(session, EventKind.SEEDED, 0, prepared.samples)
@@ -127,30 +126,29 @@ class Service:
 
     async def get_session(self, model: str, session_id: str) -> SessionView:
         """The session as it is."""
-        return self._view(self._parts.table.get(model, session_id))
+        return self._view(await self._parts.residency.get(model, session_id))
 
     async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
         """A page of sessions."""
-        sessions, token = self._parts.table.page(model, page_size, page_token)
-        return SessionPage(tuple(self._view(session) for session in sessions), token)
+        return await shelving.page(self._parts.residency, model, page_size, page_token)
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source."""
-        session = self._parts.table.get(model, session_id)
+        session = await self._parts.residency.get(model, session_id)
         self._restore(session)
         return self._view(session)
 
     async def export_session(self, model: str, session_id: str) -> ExportedSession:
         """What the session has learnt."""
-        return exported(self._parts.table.get(model, session_id))
+        return exported(await self._parts.residency.get(model, session_id))
 
     async def delete_session(self, model: str, session_id: str) -> None:
         """Close and forget."""
-        self._close(self._parts.table.get(model, session_id))
+        await shelving.delete(self._parts.residency, model, session_id)
 
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
-        session = self._parts.table.get(model, session_id)
+        session = await self._parts.residency.get(model, session_id)
         result = settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
         await self._learn(session)
         return result
@@ -160,8 +158,9 @@ class Service:
     ) -> AsyncIterator[Event]:
         """Events from now on, or from after a token."""
         if model is not None and session_id is not None:
-            self._parts.table.get(model, session_id)
-        elif model is not None:
+            hub = partial(self._parts.hub.watch, model, session_id, kinds, after)
+            return shelving.watch(self._parts.residency, hub, model, session_id)
+        if model is not None:
             self._engine(model)
         return self._parts.hub.watch(model, session_id, kinds, after)
 
@@ -174,6 +173,7 @@ class Service:
             queue_depth=len(self._parts.predictor),
             watchers=len(self._parts.hub),
             models=tuple(self._parts.account.snapshot(name, self._parts.table) for name in sorted(self._parts.engines)),
+            store=shelving.figures(self._parts.residency),
         )
 
     def answered(self, ticket: Ticket, answer: Answer) -> None:
@@ -201,16 +201,20 @@ class Service:
         if not self._parts.synchronous:
             self._parts.learner.notify(session)
         while self._parts.synchronous and session.open and session.due:
-            await self._parts.learner.step([session])
+            if not await self._parts.learner.step([session]):
+                return
 
     async def _infer(self, request: InferRequest) -> InferReply:
         engine = self._engine(request.model)
         sequence = sequence_of(request.parameters)
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
-        session = self._sequence_session(request.model, sequence)
+        session = await self._sequence_session(request.model, sequence)
         request = replace(request, id=request.id or uuid.uuid4().hex)
         deadline, learn = request.deadline, sequence.learn
+        pinned = [] if session is None else [session]
+        for held in pinned:
+            held.pins += 1
         try:
             answer = await self._parts.predictor.submit(engine, session, inputs, deadline, learn, request.id)
             if session is not None and learn and session.cohort.recipe.answers_late:
@@ -219,6 +223,9 @@ class Service:
             if session is not None and sequence.start:
                 self._forget_unused(session)
             raise
+        finally:
+            for held in pinned:
+                held.pins -= 1
         reply = self._reply(request, engine.manifest, session, answer)
         if sequence.end and session is not None and session.from_sequence and session.open:
             self._close(session)
@@ -243,18 +250,16 @@ class Service:
         outputs: dict[str, NDArray[Any]] = {manifest.outputs[0].name: answer.logits}
         return InferReply(request.model, manifest.version, request.id, outputs, parameters)
 
-    def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
+    async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
         """The session a request belongs to; `sequence_start` opens it, or resets one that exists."""
         if sequence.session_id is None:
             return None
         if not sequence.start:
-            return self._parts.table.get(model, sequence.session_id)
-        session = self._parts.table.find(model, sequence.session_id)
+            return await self._parts.residency.get(model, sequence.session_id)
+        session = await self._parts.residency.find(model, sequence.session_id)
         if session is None:
             wanted = CreateSession(model, sequence.session_id, sequence.recipe)
-            session = self._parts.table.open(wanted, from_sequence=True)
-            self._parts.account.happened(session, EventKind.CREATED, 0)
-            return session
+            return await self._opened(wanted, from_sequence=True)
         if sequence.recipe not in (None, session.cohort.recipe.name):
             raise FailedPrecondition(
                 "RECIPE_MISMATCH",
@@ -262,6 +267,13 @@ class Service:
                 session=session.id,
             )
         self._restore(session)
+        return session
+
+    async def _opened(self, wanted: CreateSession, *, from_sequence: bool = False) -> Session:
+        """A new session, once there is room for it."""
+        async with self._parts.residency.room():
+            session = self._parts.table.open(wanted, from_sequence=from_sequence)
+        self._parts.account.happened(session, EventKind.CREATED, 0)
         return session
 
     def _restore(self, session: Session) -> None:
@@ -274,9 +286,9 @@ class Service:
         if session.from_sequence and session.account.requests == 0 and session.open:
             self._close(session)
 
-    def _close(self, session: Session, why: EventKind = EventKind.DELETED) -> None:
+    def _close(self, session: Session) -> None:
         self._parts.table.close(session)
-        self._parts.account.happened(session, why, session.version)
+        self._parts.account.happened(session, EventKind.DELETED, session.version)
 
     def _engine(self, model: str) -> Engine:
         engine = self._parts.engines.get(model)

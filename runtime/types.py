@@ -14,6 +14,7 @@ from acclimate.adapters.manifest import Lora
 from acclimate.runtime.exported import ExportedSession as ExportedSession
 from acclimate.runtime.exported import NamedTensor as NamedTensor
 from acclimate.runtime.exported import named_tensors as named_tensors
+from acclimate.runtime.store.base import StoreSnapshot
 
 Scalar = bool | int | float | str
 
@@ -152,6 +153,9 @@ class EventKind(StrEnum):
     SNAPSHOT_TAKEN = "snapshot_taken"
     SNAPSHOT_DELETED = "snapshot_deleted"
     EXPIRED = "expired"
+    EVICTED = "evicted"
+    RETURNED = "returned"
+    FENCED = "fenced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +164,8 @@ class Event:
 
     `restored_to` is the version that a restored session is at again: of a checkpoint or snapshot, or 0, the source's.
     `snapshot` is the id of the snapshot taken, deleted, brought back or forked from; `source` that of the session
-    forked from. `token` names the event to a watch that wants to go on after it; `missed` says that a watch lost
-    others just before it.
+    forked from. `tenant` is whose session it is, for the hub to know who may hear of it. `token` names the event to a
+    watch that wants to go on after it; `missed` says that a watch lost others just before it.
     """
 
     kind: EventKind
@@ -176,6 +180,7 @@ class Event:
     restored_to: int = 0
     snapshot: str = ""
     source: str = ""
+    tenant: str = ""
     token: str = field(default="", compare=False)
     missed: bool = field(default=False, compare=False)
 
@@ -284,3 +289,4 @@ class ServiceSnapshot:
     queue_depth: int
     watchers: int
     models: tuple[ModelSnapshot, ...]
+    store: StoreSnapshot

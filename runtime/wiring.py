@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.restoration.policy import PREFIX
@@ -18,8 +19,17 @@ from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Service
+from acclimate.runtime.sessions.bounds import Bounds
+from acclimate.runtime.sessions.keeping import Keeping
+from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
+from acclimate.runtime.sessions.store_thread import StoreThread
 from acclimate.runtime.sessions.table import Limits, SessionTable
+from acclimate.runtime.store import tools as store_tools
+from acclimate.runtime.store.base import Store
+from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.types import Budget
+
+__all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
 
 # A client may send this many times the batch size in one request.
 REQUEST_BATCHES = 16
@@ -68,13 +78,33 @@ def load_engines(config: Config) -> dict[str, Engine]:
     return engines
 
 
-def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | None = None) -> Service:
+def open_store(config: Config) -> Store | None:
+    """The configured store, or None.
+
+    Raises:
+        StoreError: it cannot be opened.
+    """
+    chosen = config.store
+    return SqliteStore(Path(chosen.path), chosen.synchronous) if chosen.path else None
+
+
+def build_service(
+    config: Config, engines: Mapping[str, Engine], clock: Clock | None = None, store: Store | None = None
+) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock = clock or SystemClock()
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
-    account = Account(engines, hub, clock)
+    account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
     table = SessionTable(engines, guards_of(config), limits_of(config), clock, Watch.of(config.drift.model_dump()))
+    residency = Residency(
+        table,
+        account,
+        ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
+        clock,
+        lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
+        None if store is None else keeping_of(config, store),
+    )
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
@@ -99,6 +129,7 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         None if synchronous else (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms),
         predictor.idle,
         account.stepped,
+        residency.may_commit,
     )
     service = Service(
         Parts(
@@ -108,6 +139,7 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
             learner=learner,
             seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, patience),
             account=account,
+            residency=residency,
             hub=hub,
             clock=clock,
             max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
@@ -116,6 +148,18 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         )
     )
     return service
+
+
+def keeping_of(config: Config, store: Store) -> Keeping:
+    """The store, and the configured bounds of what may be lost."""
+    chosen, synchronous = config.store, config.scheduler.mode == "synchronous"
+    return Keeping(
+        StoreThread(store),
+        Bounds(chosen.loss_seconds, chosen.loss_commits, chosen.counter_seconds),
+        "samples" if synchronous else store.owner,
+        synchronous,
+        chosen.take_over,
+    )
 
 
 def guards_of(config: Config) -> Guards:

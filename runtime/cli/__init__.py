@@ -1,14 +1,15 @@
 """The command line, `acclimate`: one file per group of commands.
 
 Exit codes: 0 done, 1 the daemon refused or could not be reached, 2 bad arguments or configuration, 3 an engine's
-or the exporter's packages are missing, 4 a port is taken, 5 a bundle cannot be served.
+or the exporter's packages are missing, 4 a port is taken, 5 a bundle cannot be served, 6 a store is damaged or cannot
+be opened.
 """
 
 from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, serve, session_life
+from acclimate.runtime.cli import bundle, demo, export, serve, session_life, store
 
 app = typer.Typer(
     name="acclimate",
@@ -25,6 +26,7 @@ app.command(
 )(export.export)
 app.add_typer(session_life.app, name="session")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(store.app, name="store")
 
 
 def main() -> None:

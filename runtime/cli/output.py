@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     ENGINE_MISSING = 3
     PORT_TAKEN = 4
     BAD_BUNDLE = 5
+    BAD_STORE = 6
 
 
 def fail(code: ExitCode, message: str) -> NoReturn:

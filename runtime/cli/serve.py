@@ -35,6 +35,7 @@ def serve(
         fail(ExitCode.BAD_CONFIG, "no bundle to serve; give --bundle DIR, or `bundles` in the configuration")
     from acclimate.runtime import daemon
     from acclimate.runtime.bundle import BundleError
+    from acclimate.runtime.store.base import StoreError
 
     try:
         daemon.run(settings)
@@ -48,6 +49,8 @@ def serve(
         )
     except BundleError as error:
         fail(ExitCode.BAD_BUNDLE, str(error))
+    except StoreError as error:
+        fail(ExitCode.BAD_STORE, str(error))
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
             raise

@@ -58,6 +58,23 @@ def _reasons(kind: str) -> tuple[str, ...]:
     return tuple(outcome.reason for outcome in Outcome if outcome.kind == kind)
 
 
+STORE = (
+    ProcessMetric("store_sessions", "gauge", "Sessions in the store, in memory or not; 0 without a store."),
+    ProcessMetric("store_bytes", "gauge", "Size of the store on disk."),
+    ProcessMetric("store_failing", "gauge", "1 if the latest write failed, so that nothing is learnt, else 0."),
+    ProcessMetric("store_pending_commits", "gauge", "Commits that are not written yet: what a crash would lose."),
+    ProcessMetric("store_oldest_pending_seconds", "gauge", "For how long the oldest of them waits."),
+    ProcessMetric("store_transactions_total", "counter", "Transactions written."),
+    ProcessMetric("store_write_failures_total", "counter", "Transactions that could not be written."),
+    ProcessMetric("store_writes_total", "counter", "Sessions written."),
+    ProcessMetric("store_written_bytes_total", "counter", "Bytes of their records."),
+    ProcessMetric("store_write_seconds_total", "counter", "Time that writing took, waiting for the disk included."),
+    ProcessMetric("store_evictions_total", "counter", "Sessions that left memory for the store."),
+    ProcessMetric("store_returns_total", "counter", "Sessions that returned from it."),
+    ProcessMetric("store_fenced_total", "counter", "Sessions that another daemon had taken over."),
+    ProcessMetric("store_damaged_total", "counter", "Requests for a session whose record did not hold."),
+)
+
 PROCESS = (
     ProcessMetric("build_info", "gauge", "Always 1; the label is the package's version.", ("version",)),
     ProcessMetric("ready", "gauge", "1 if new work is accepted, else 0."),
@@ -67,6 +84,7 @@ PROCESS = (
     ProcessMetric("watchers", "gauge", "Open event watches."),
     ProcessMetric("resident_memory_bytes", "gauge", "Resident memory of the process."),
     ProcessMetric("cpu_seconds_total", "counter", "User and system time of the process."),
+    *STORE,
     ProcessMetric("rpcs_total", "counter", "Finished rpcs by method and gRPC status code.", ("rpc", "code")),
 )
 

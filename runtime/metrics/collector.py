@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from acclimate.runtime.metrics.catalogue import MODEL, PREFIX, PROCESS, Kind, ModelMetric
 from acclimate.runtime.metrics.process import cpu_seconds, rss_bytes, version
+from acclimate.runtime.store.base import StoreSnapshot
 from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
 
 RpcCounts = Mapping[tuple[str, str], int]
@@ -46,11 +47,32 @@ class ServiceCollector(Collector):
             "watchers": float(snapshot.watchers),
             "resident_memory_bytes": float(rss_bytes()),
             "cpu_seconds_total": cpu_seconds(),
+            **_store(snapshot.store),
         }
         values: dict[str, list[Sample]] = {name: [((), value)] for name, value in single.items()}
         values["build_info"] = [((self._version,), 1.0)]
         values["rpcs_total"] = [(labels, float(count)) for labels, count in sorted(self._rpcs().items())]
         return values
+
+
+def _store(store: StoreSnapshot) -> dict[str, float]:
+    figures = {
+        "sessions": store.sessions,
+        "bytes": store.bytes,
+        "failing": store.failing,
+        "pending_commits": store.pending_commits,
+        "oldest_pending_seconds": store.oldest_seconds,
+        "transactions_total": store.transactions,
+        "write_failures_total": store.failures,
+        "writes_total": store.written,
+        "written_bytes_total": store.written_bytes,
+        "write_seconds_total": store.write_seconds,
+        "evictions_total": store.evictions,
+        "returns_total": store.returns,
+        "fenced_total": store.fenced,
+        "damaged_total": store.damaged,
+    }
+    return {f"store_{name}": float(value) for name, value in figures.items()}
 
 
 def registry(snapshot: Callable[[], ServiceSnapshot], rpcs: Callable[[], RpcCounts] = dict) -> CollectorRegistry:

@@ -7,7 +7,6 @@ sessions that were not reset or closed meanwhile, so a step either changes a ses
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +26,17 @@ from acclimate.adapters.step import Batch, StepResult
 from acclimate.adapters.watch import Drift
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.scheduler import costs
-from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, one_session
+from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, lower_priority, one_session
 from acclimate.runtime.scheduler.deadline import OutOfTime, until
-from acclimate.runtime.scheduler.drive import Slicing
+from acclimate.runtime.scheduler.drive import Slicing, waiting
 from acclimate.runtime.scheduler.report import StepReport, undone
+from acclimate.runtime.scheduler.room import Room, unbounded
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import UNKNOWN, Gathered
-from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.session import Session, SessionKey
 
 log = structlog.stdlib.get_logger("acclimate.learner")
 
-NICENESS = 10
 # What a step costs, these sessions have no part in.
 RESTED = (Outcome.SKIPPED_RESTING, Outcome.SKIPPED_BUDGET)
 
@@ -50,8 +49,8 @@ class LearnerLimits:
         max_step_rows: samples of all its sessions together.
         slice_rows: rows per engine call where they are independent.
         patience: seconds a slice waits for waiting predictions before it runs all the same.
-        sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place
-            of the clock, so that a replay spends as the first run did. None: the clock.
+        sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place of the
+            clock, so that a replay spends as the first run did. None: the clock.
     """
 
     max_step_rows: int
@@ -69,6 +68,7 @@ class Learner:
         process_budget: milliseconds per second and milliseconds at most for all sessions together, or None.
         idle: set while no prediction waits.
         report: called for every session of every step, after the commit.
+        room: awaited before every commit.
     """
 
     def __init__(
@@ -78,13 +78,15 @@ class Learner:
         process_budget: tuple[float, float] | None,
         idle: threading.Event,
         report: Callable[[StepReport], None],
+        room: Room = unbounded,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._report = report
-        self._slicing = Slicing(limits.slice_rows, lambda: _wait(idle, limits.patience))
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=_lower_priority)
-        self._due: dict[tuple[str, str], Session] = {}
+        self._room = room
+        self._slicing = Slicing(limits.slice_rows, waiting(idle, limits.patience))
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=lower_priority)
+        self._due: dict[SessionKey, Session] = {}
         self._costs: dict[tuple[str, str], costs.StepCost] = {}
         self._wake = asyncio.Event()
         self._one_answer = asyncio.Lock()
@@ -131,15 +133,20 @@ class Learner:
             del self._due[session.key]
         return mates
 
-    async def step(self, sessions: list[Session]) -> None:
-        """One step over sessions of one cohort, each due: take their samples, pay, compute, commit, report."""
+    async def step(self, sessions: list[Session]) -> bool:
+        """One step over sessions of one cohort, each due: take their samples, pay, compute, commit, report.
+
+        False if a reply waits for it while the store fails: their samples are left where they are.
+        """
+        if (replying := self._limits.sample_period is not None) and not await self._room(len(sessions), True):
+            return False
         rows = sessions[0].cohort.recipe.batch_rows
         gathered = {session.key: session.buffer.take(rows) for session in sessions}
         # A recipe with a pace looks at what it gathers, and may rest; only then it is known who has to pay.
-        paced = sessions[0].cohort.recipe.pace is not None
-        paying = sessions if paced else self._paying(sessions, rows)
+        paying = sessions if sessions[0].cohort.recipe.pace is not None else self._paying(sessions, rows)
         if paying:
-            await self._take_step(paying, [gathered[session.key] for session in paying])
+            await self._take_step(paying, [gathered[session.key] for session in paying], replying=replying)
+        return True
 
     async def answer(self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None) -> Float:
         """Answers `[B, C]` of steps over a request's own samples, for recipes that answer late.
@@ -153,30 +160,30 @@ class Learner:
                 part = inputs[start : start + rows]
                 if self._closing or not session.open or session.paused or not self._paying([session], len(part)):
                     continue
-                if not self._in_time(session, len(part), deadline):
-                    self._report(undone(session, Outcome.SKIPPED_DEADLINE, len(part), 0.0))
+                late = not self._in_time(session, len(part), deadline)
+                if late or not await self._room(1, True):
+                    why = Outcome.SKIPPED_DEADLINE if late else Outcome.SKIPPED_STORE
+                    self._in_vain([session], why, len(part), 0.0)
                     continue
                 unlabelled = np.full(len(part), UNKNOWN, np.int64)
-                result = await self._take_step([session], [Gathered(part, unlabelled)], deadline)
+                result = await self._take_step([session], [Gathered(part, unlabelled)], deadline, replying=True)
                 if result is not None and result.outcome[0] in CHANGED:
                     answers[start : start + rows] = result.logits
         return answers
 
     def _in_time(self, session: Session, rows: int, deadline: float | None) -> bool:
-        estimate = self._cost(session.cohort).estimate(rows) / 1e3
-        return deadline is None or self._clock.monotonic() + estimate < deadline
+        return deadline is None or self._clock.monotonic() + self._cost(session.cohort).estimate(rows) / 1e3 < deadline
 
     def _paying(self, sessions: list[Session], rows: int) -> list[Session]:
         """The sessions that can pay for a step over `rows` samples of each; the others are told of."""
         estimate = self._cost(sessions[0].cohort).estimate(rows)
         paying = [s for s in sessions if self._afford(s, estimate)]
-        for session in sessions:
-            if session not in paying:
-                self._report(undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
+        for session in (s for s in sessions if s not in paying):
+            self._report(undone(session, Outcome.SKIPPED_BUDGET, rows, estimate))
         return paying
 
     async def _take_step(
-        self, sessions: list[Session], gathered: list[Gathered], deadline: float | None = None
+        self, sessions: list[Session], gathered: list[Gathered], deadline: float | None = None, replying: bool = False
     ) -> StepResult | None:
         """Compute, commit and report a step over as many samples of each session; None if it came to nothing."""
         cohort, rows = sessions[0].cohort, len(gathered[0].inputs)
@@ -186,10 +193,8 @@ class Learner:
         epochs = [s.epoch for s in sessions]
         caught_up = np.array([s.behind and not s.late for s in sessions])
         answers = [own.answers for own in gathered if own.answers is not None]
-        may = None
-        if cohort.recipe.pace is not None:
-            estimate = self._cost(cohort).estimate(rows)
-            may = np.array([self._afford(session, estimate) for session in sessions])
+        cost, paced = self._cost(cohort).estimate(rows), cohort.recipe.pace is not None
+        may = np.array([self._afford(session, cost) for session in sessions]) if paced else None
         batch = Batch(
             np.concatenate([own.inputs for own in gathered]),
             np.repeat(np.arange(len(sessions)), rows),
@@ -204,22 +209,26 @@ class Learner:
             computed = await asyncio.get_running_loop().run_in_executor(
                 self._pool, compute_step, cohort, state, batch, until(self._slicing, deadline, self._clock), caught_up
             )
+            if not await self._room(len(sessions), replying):
+                return self._in_vain(sessions, Outcome.SKIPPED_STORE, rows, computed.ms)
         except OutOfTime as late:
-            for session in sessions:
-                self._pay(session, late.ms / len(sessions))
-                self._report(undone(session, Outcome.SKIPPED_DEADLINE, rows, late.ms / len(sessions)))
-            return None
+            return self._in_vain(sessions, Outcome.SKIPPED_DEADLINE, rows, late.ms)
         except Exception:
             # It costs these samples; the sessions are as they were, and the next step may succeed.
             log.exception("adaptation step failed", model=cohort.key[0], recipe=cohort.recipe.name)
-            for session in sessions:
-                self._report(undone(session, Outcome.SKIPPED_ENGINE_ERROR, rows, 0.0))
-            return None
+            return self._in_vain(sessions, Outcome.SKIPPED_ENGINE_ERROR, rows, 0.0)
         finally:
             for session in sessions:
                 session.stepping = False
         self._commit(sessions, epochs, computed, rows)
         return computed.result
+
+    def _in_vain(self, sessions: list[Session], outcome: Outcome, rows: int, ms: float) -> StepResult | None:
+        for session in sessions:
+            if ms:
+                self._pay(session, ms / len(sessions))
+            self._report(undone(session, outcome, rows, ms / len(sessions)))
+        return None
 
     def _commit(self, sessions: list[Session], epochs: list[int], computed: Computed, rows: int) -> None:
         result, cohort = computed.result, sessions[0].cohort
@@ -280,21 +289,10 @@ class Learner:
         own = session.cohort.bank.gather([session.row])
         if not budget.affordable(own, estimate, self.budget_time(session))[0]:
             return False
-        if self._process is None or self._limits.sample_period is not None:
-            return True
-        return bool(budget.affordable(self._process, estimate, self._clock.monotonic())[0])
+        process = self._process if self._limits.sample_period is None else None
+        return process is None or bool(budget.affordable(process, estimate, self._clock.monotonic())[0])
 
     def budget_time(self, session: Session) -> float:
         """The time, in seconds, at which the session's bucket stands."""
         period = self._limits.sample_period
         return self._clock.monotonic() if period is None else session.account.samples * period
-
-
-def _wait(idle: threading.Event, patience: float) -> None:
-    idle.wait(patience)
-
-
-def _lower_priority() -> None:
-    """Let predictions go first where the two share a core; Linux schedules threads one by one."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

@@ -14,6 +14,8 @@ from acclimate.adapters.layout import Float
 from acclimate.runtime.errors import InvalidArgument
 
 SETTLED = -1
+# A request's id and the table's own share.
+ENTRY_BYTES = 200
 
 
 Key = tuple[str, int]
@@ -107,6 +109,10 @@ class SampleBuffer:
             np.stack(kept) if len(kept) == rows > 0 else None,
         )
 
+    def emptied(self) -> SampleBuffer:
+        """A new buffer of the same size, with nothing in it."""
+        return SampleBuffer(self._capacity, self._kept)
+
     def clear(self) -> None:
         """Forget all of them."""
         for held in (self._fresh, self._place, self._unlabelled, self._labelled):
@@ -125,6 +131,11 @@ class AnswerLog:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._answers: OrderedDict[str, NDArray[np.intp]] = OrderedDict()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the answers, and an allowance for each."""
+        return sum(ENTRY_BYTES + labels.nbytes for labels in self._answers.values())
 
     def remember(self, request_id: str, labels: NDArray[np.intp]) -> None:
         """Keep the answer `[B]` of a request; the oldest is forgotten when the log is full."""

@@ -7,10 +7,8 @@ part of a record.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -26,6 +24,7 @@ from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition
 from acclimate.runtime.sessions.session import STEADY, Account, Session
+from acclimate.runtime.sessions.snapshot import brought_back, carried
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.store.base import SessionRecord
 
@@ -47,13 +46,6 @@ class Moment:
     clock: str
 
 
-def bundle_digest(manifest: Manifest) -> str:
-    """Hex SHA-256 of what computes a model: its name, layouts and files. Its version is a label, and not part."""
-    document = manifest.to_json()
-    computes = {key: document[key] for key in ("name", "parameters", "statistics", "sites", "lora", "files")}
-    return hashlib.sha256(json.dumps(computes, sort_keys=True).encode()).hexdigest()
-
-
 def check_record(record: SessionRecord, manifest: Manifest) -> None:
     """Whether a record belongs to the served model.
 
@@ -61,7 +53,7 @@ def check_record(record: SessionRecord, manifest: Manifest) -> None:
         FailedPrecondition: it was learnt on another bundle, and the message names both; or it lacks a field that every
             session has, or its theta or statistics are not as long as the model's.
     """
-    served = bundle_digest(manifest)
+    served = manifest.digest
     if record.bundle != served:
         raise FailedPrecondition(
             "BUNDLE_MISMATCH",
@@ -79,21 +71,31 @@ def check_record(record: SessionRecord, manifest: Manifest) -> None:
             raise _misfit(record, f"{name} is {given.dtype.name} {given.shape}, not float32 {(layout.size,)}")
 
 
-def record_of(session: Session, now: Moment, digest: str | None = None) -> SessionRecord:
-    """The session as it is; arrays are copies. `digest` spares computing the model's again."""
-    row = session.cohort.bank.gather([session.row])
-    return with_fields(session, {name: value[0] for name, value in row.items()}, now, digest)
+def record_of(session: Session, now: Moment) -> SessionRecord:
+    """The session as it is; arrays are copies."""
+    return records_of([session], lambda _: now)[0]
 
 
-def with_fields(
-    session: Session, row: Mapping[str, NDArray[Any]], now: Moment, digest: str | None = None
-) -> SessionRecord:
-    """The session as it is, with `row` as its arrays, without the session axis."""
+def records_of(sessions: Sequence[Session], now: Callable[[Session], Moment]) -> list[SessionRecord]:
+    """`record_of` for many sessions: their rows are gathered together."""
+    mates: dict[int, list[Session]] = {}
+    for session in sessions:
+        mates.setdefault(id(session.cohort), []).append(session)
+    records = {}
+    for group in mates.values():
+        rows = group[0].cohort.bank.gather([session.row for session in group])
+        for place, session in enumerate(group):
+            fields_of = {name: value[place] for name, value in rows.items()}
+            records[session.key] = _recorded(session, fields_of, now(session))
+    return [records[session.key] for session in sessions]
+
+
+def _recorded(session: Session, row: Mapping[str, NDArray[Any]], now: Moment) -> SessionRecord:
     account = {entry.name: getattr(session.account, entry.name) for entry in fields(Account)}
     return SessionRecord(
         model=session.model,
         session_id=session.id,
-        bundle=digest or bundle_digest(session.cohort.engine.manifest),
+        bundle=session.cohort.engine.manifest.digest,
         recipe=session.cohort.recipe.name,
         parameters=dict(session.cohort.parameters),
         state=session.state.value,
@@ -110,7 +112,8 @@ def with_fields(
         from_sequence=session.from_sequence,
         behind=session.behind,
         ttl_seconds=session.ttl_seconds,
-        fields=row,
+        fields={**row, **carried(session.snapshots)},
+        tenant=session.tenant,
     )
 
 
@@ -183,6 +186,7 @@ def reinstate(session: Session, record: SessionRecord, folded: Folded | None, no
     session.created_at, session.last_used_at = record.created_at, record.last_used_at
     session.from_sequence = record.from_sequence
     session.ttl_seconds = record.ttl_seconds
+    session.snapshots = brought_back(record)
 
 
 def account_of(record: SessionRecord) -> Account:

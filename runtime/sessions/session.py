@@ -22,9 +22,9 @@ from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
 if TYPE_CHECKING:
-    from acclimate.runtime.sessions.snapshots import Snapshot
+    from acclimate.runtime.sessions.snapshot import Snapshot
 
-SessionKey = tuple[str, str]
+SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
@@ -65,6 +65,7 @@ class Session:
     last_used_at: float
     buffer: SampleBuffer
     answers: AnswerLog
+    tenant: str = ""
     from_sequence: bool = False
     state: SessionState = SessionState.PRISTINE
     version: int = 0
@@ -82,8 +83,8 @@ class Session:
 
     @property
     def key(self) -> SessionKey:
-        """Model and id."""
-        return self.model, self.id
+        """Tenant, model and id; two tenants may have sessions of one model and id."""
+        return self.tenant, self.model, self.id
 
     @property
     def open(self) -> bool:

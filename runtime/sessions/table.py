@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import math
 import re
 import uuid
 from bisect import bisect_right
@@ -21,12 +20,12 @@ from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, c
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
+from acclimate.runtime.sessions.settings import checked_budget, checked_ttl
 from acclimate.runtime.store.base import SessionRecord
-from acclimate.runtime.types import Budget, CreateSession
+from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
 DEFAULT_PAGE, MAX_PAGE = 100, 1000
-MAX_TTL_SECONDS = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +83,7 @@ class SessionTable:
             NotFound: no such model. AlreadyExists: the id is taken. InvalidArgument: id, recipe, parameter or
             budget is not acceptable. ResourceExhausted: the table is full. Nothing is changed then.
         """
-        engine = self._engines.get(request.model)
-        if engine is None:
-            raise unknown_model(request.model, self._engines)
+        engine = self.engine(request.model)
         session_id = uuid.uuid4().hex if request.session_id is None else request.session_id
         if not SESSION_ID.fullmatch(session_id):
             raise InvalidArgument(
@@ -95,7 +92,7 @@ class SessionTable:
                 "starting with a letter or digit",
                 session_id=session_id[:140],
             )
-        key = (request.model, session_id)
+        key = self.key(request.model, session_id)
         if key in self._sessions:
             raise AlreadyExists(
                 "SESSION_EXISTS",
@@ -128,9 +125,7 @@ class SessionTable:
             NotFound: the model is not served. FailedPrecondition: the record is of another bundle, or of a layout or
             recipe that this daemon does not have. Nothing is changed then.
         """
-        engine = self._engines.get(record.model)
-        if engine is None:
-            raise unknown_model(record.model, self._engines)
+        engine = self.engine(record.model)
         check_record(record, engine.manifest)
         try:
             key = cohort_key(record.model, record.recipe, record.parameters, {})
@@ -146,13 +141,21 @@ class SessionTable:
         self._sessions[record.key] = session
         return session
 
+    def glimpse(self, record: SessionRecord, now: Moment) -> SessionView:
+        """A session as its owner would see it if it were live; `revive` says what is raised."""
+        session = self.revive(record, None, now)
+        view = session.view(now.budget)
+        self.evict(session)
+        return view
+
     def _placed(self, key: SessionKey, cohort: Cohort) -> Session:
         """A session in a row of its own, not yet in the table."""
         self._cohorts[cohort.key] = cohort
         now, labels = self._clock.wall(), cohort.recipe.reads_labels
         return Session(
-            model=key[0],
-            id=key[1],
+            tenant=key[0],
+            model=key[1],
+            id=key[2],
             cohort=cohort,
             row=cohort.bank.allocate(),
             created_at=now,
@@ -172,9 +175,28 @@ class SessionTable:
             )
         return cohort
 
+    def key(self, model: str, session_id: str) -> SessionKey:
+        """What a session of this name is found under."""
+        return "", model, session_id
+
+    def serves(self, model: str) -> bool:
+        """Whether there is such a model."""
+        return model in self._engines
+
+    def engine(self, model: str) -> Engine:
+        """What computes the model; NotFound if it is not served."""
+        engine = self._engines.get(model)
+        if engine is None:
+            raise unknown_model(model, self._engines)
+        return engine
+
+    def at(self, key: SessionKey) -> Session | None:
+        """The live session under a key, or None."""
+        return self._sessions.get(key)
+
     def find(self, model: str, session_id: str) -> Session | None:
         """The session, or None."""
-        return self._sessions.get((model, session_id))
+        return self._sessions.get(self.key(model, session_id))
 
     def get(self, model: str, session_id: str) -> Session:
         """The session.
@@ -184,7 +206,7 @@ class SessionTable:
         """
         if model not in self._engines:
             raise unknown_model(model, self._engines)
-        session = self._sessions.get((model, session_id))
+        session = self.find(model, session_id)
         if session is None:
             raise NotFound(
                 "SESSION_NOT_FOUND",
@@ -211,8 +233,8 @@ class SessionTable:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
 
-    def page(self, model: str | None, size: int, token: str) -> tuple[list[Session], str]:
-        """Sessions ordered by model and id, after the token's place, and the token of the next page.
+    def cursor(self, model: str | None, size: int, token: str) -> tuple[int, SessionKey | None]:
+        """How many sessions a page holds, and the place after which it begins.
 
         Raises:
             InvalidArgument: a negative size, or a token this table did not give out. NotFound: no such model.
@@ -221,12 +243,18 @@ class SessionTable:
             raise InvalidArgument("PAGE_SIZE_INVALID", f"page_size is {size}; it must not be negative", page_size=size)
         if model is not None and model not in self._engines:
             raise unknown_model(model, self._engines)
-        size = min(size or DEFAULT_PAGE, MAX_PAGE)
-        keys = sorted(key for key in self._sessions if model is None or key[0] == model)
-        start = bisect_right(keys, _decode(token)) if token else 0
+        return min(size or DEFAULT_PAGE, MAX_PAGE), _decode(token) if token else None
+
+    def page(
+        self, model: str | None, size: int, after: SessionKey | None, stored: Iterable[SessionKey] = ()
+    ) -> tuple[list[SessionKey], str]:
+        """Keys of live and `stored` sessions in order, those after a place, and the token of the next page."""
+        live = {key for key in self._sessions if model in (None, key[1])}
+        keys = sorted(live | set(stored))
+        start = bisect_right(keys, after) if after else 0
         page = keys[start : start + size]
         more = start + size < len(keys)
-        return [self._sessions[key] for key in page], _encode(page[-1]) if more else ""
+        return page, _encode(page[-1]) if more else ""
 
 
 def unknown_model(name: str, known: Iterable[str]) -> NotFound:
@@ -236,45 +264,15 @@ def unknown_model(name: str, known: Iterable[str]) -> NotFound:
     )
 
 
-def checked_budget(chosen: Budget) -> Budget:
-    """The budget, or InvalidArgument."""
-    for name, value in (("refill_ms_per_s", chosen.refill_ms_per_s), ("capacity_ms", chosen.capacity_ms)):
-        if not math.isfinite(value) or value < 0:
-            raise InvalidArgument(
-                "BUDGET_INVALID",
-                f"budget.{name} is {value}; it must be finite and not negative",
-                field=f"budget.{name}",
-            )
-    return chosen
-
-
-def checked_ttl(seconds: float | None, default: float | None) -> float | None:
-    """The time-to-live: the default where nothing is chosen, None (for ever) where 0 is.
-
-    Raises:
-        InvalidArgument: it is negative, or no number of seconds that a clock can be set to.
-    """
-    if seconds is None:
-        return default
-    if not 0 <= seconds <= MAX_TTL_SECONDS:
-        raise InvalidArgument(
-            "TTL_INVALID",
-            f"ttl is {seconds:g} s; give 0 (the session stays until it is deleted) to {MAX_TTL_SECONDS} s",
-            field="ttl",
-            ttl_seconds=seconds,
-        )
-    return seconds or None
-
-
 def _encode(key: SessionKey) -> str:
     return base64.urlsafe_b64encode("\0".join(key).encode()).decode()
 
 
 def _decode(token: str) -> SessionKey:
     try:
-        model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
+        tenant, model, session_id = base64.urlsafe_b64decode(token.encode()).decode().split("\0")
     except (ValueError, binascii.Error):
         raise InvalidArgument(
             "PAGE_TOKEN_INVALID", "page_token was not given out by this daemon; start again without one"
         ) from None
-    return model, session_id
+    return tenant, model, session_id

@@ -1,19 +1,24 @@
 """What a store keeps of a session, and what it is asked: the seam behind which a remote store can follow.
 
-Calls block and belong on the store's own thread, never on the event loop. A store holds records under model and
-session id, each owned by one daemon at a time: `owner` names it and `epoch` grows with every change of owner, so
+Calls block and belong on the store's own thread, never on the event loop. A store holds records under tenant, model
+and session id, each owned by one daemon at a time: `owner` names it and `epoch` grows with every change of owner, so
 that a write under an old epoch changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import Telemetry
+from acclimate.adapters.manifest import Manifest
+
+Key = tuple[str, str, str]
+"""Tenant, model and session id; the tenant is empty where there are none."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +26,14 @@ class SessionRecord:
     """One session at one moment: all of it but the samples that wait and the answers it remembers.
 
     Attributes:
-        bundle: digest of the model that the fields belong to, see `sessions.recording.bundle_digest`.
+        bundle: digest of the model that the fields belong to, `Manifest.digest`.
         parameters: of the recipe, effective.
         state, version, distance, drift, telemetry, account: as on the session.
         created_at, last_used_at, recorded_at: Unix seconds.
         budget_clock, budget_at: which clock the budget's bucket runs on, and its seconds at `recorded_at`.
         ttl_seconds: idle time after which the session is deleted for good, or None.
         attributes: anything else that is JSON; readers leave alone what they do not know.
+        tenant: whose it is; empty where there are no tenants.
         fields: the session's row of its bank, field name to array without the session axis.
     """
 
@@ -52,11 +58,141 @@ class SessionRecord:
     ttl_seconds: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    tenant: str = ""
 
     @property
-    def key(self) -> tuple[str, str]:
-        """Model and id."""
-        return self.model, self.session_id
+    def key(self) -> Key:
+        """Tenant, model and id."""
+        return self.tenant, self.model, self.session_id
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A record to be written. `epoch` is the one it is owned under, 0 for a session that is new to the store.
+
+    `expires_at` is when it is deleted for good unless written again, Unix seconds, or None.
+    """
+
+    record: SessionRecord
+    epoch: int
+    expires_at: float | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one transaction does, in this order: delete and write what is owned under these epochs, then let go of it.
+
+    `bundles` describe models by their digest, so that a store can be read without them, see `describe`.
+    """
+
+    deleted: Mapping[Key, int] = field(default_factory=dict)
+    writes: Sequence[Write] = ()
+    released: Mapping[Key, int] = field(default_factory=dict)
+    bundles: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a transaction came to: bytes of its records, and the sessions that somebody else owns by now."""
+
+    bytes: int
+    fenced: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A record as a listing shows it: None where it does not hold, `damage` saying why."""
+
+    key: Key
+    owner: str
+    epoch: int
+    bytes: int
+    record: SessionRecord | None
+    damage: str = ""
+
+
+Accept = Callable[[SessionRecord], Any]
+
+
+class Store(Protocol):
+    """Records of sessions, each owned by one daemon at a time.
+
+    Every call may raise `StoreError`, and has changed nothing then. `now` is Unix seconds; a record whose `expires_at`
+    has passed is as good as deleted.
+    """
+
+    @property
+    def owner(self) -> str:
+        """Who this daemon is to the others."""
+
+    def write(self, batch: Batch) -> Written:
+        """Do all of a batch, durably, but for sessions that are not owned under the epoch given."""
+
+    def claim(self, key: Key, now: float, accept: Accept, *, take_over: bool = False) -> tuple[Any, int] | None:
+        """Own a session from now on: what `accept` made of its record, and the epoch; None if there is no such session.
+
+        A dead owner's session is taken over, a living one's only with `take_over`. Whatever `accept` raises is
+        passed on, and the session is not claimed.
+
+        Raises:
+            Damaged: the record does not hold. OwnedElsewhere: another daemon has the session.
+        """
+
+    def holds(self, key: Key, now: float) -> bool:
+        """Whether there is such a session."""
+
+    def remove(self, key: Key, *, take_over: bool = False) -> bool:
+        """Delete a session that nobody has open, whatever its record is; whether there was one.
+
+        Raises:
+            OwnedElsewhere: another daemon has the session.
+        """
+
+    def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
+        """Records by their keys, those after a place, at most `limit`; of one tenant and one model, or of all."""
+
+    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
+        """Delete records that have expired and that no living daemon owns; returns which."""
+
+    def count(self) -> int:
+        """How many records there are."""
+
+    def size(self) -> int:
+        """Bytes on disk; safe on any thread."""
+
+    def close(self) -> None:
+        """Let go of everything that is owned, and end; calling it twice is harmless."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSnapshot:
+    """The store at one moment; counters count since the daemon started.
+
+    Attributes:
+        sessions: records in it, as of the latest look.
+        bytes: on disk.
+        transactions, failures: writes that succeeded, and that did not.
+        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took.
+        pending_commits, oldest_seconds: commits that a crash would lose, and for how long the oldest waits.
+        failing: whether the latest write failed.
+        evictions, returns, fenced, damaged: sessions that gave up their place, came back, were taken over by another
+            daemon, and records that did not hold when they were asked for.
+    """
+
+    sessions: int = 0
+    bytes: int = 0
+    transactions: int = 0
+    failures: int = 0
+    written: int = 0
+    written_bytes: int = 0
+    write_seconds: float = 0.0
+    pending_commits: int = 0
+    oldest_seconds: float = 0.0
+    failing: bool = False
+    evictions: int = 0
+    returns: int = 0
+    fenced: int = 0
+    damaged: int = 0
 
 
 class StoreError(Exception):
@@ -65,3 +201,17 @@ class StoreError(Exception):
 
 class Damaged(Exception):
     """A record does not hold: its checksum is wrong, or it is no record."""
+
+
+class OwnedElsewhere(Exception):
+    """Another daemon, which is alive, has the session."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(f"owned by {owner}")
+        self.owner = owner
+
+
+def describe(manifest: Manifest) -> str:
+    """What a reader needs of a model to take a session's tensors apart: JSON, for `Batch.bundles`."""
+    document = manifest.to_json()
+    return json.dumps({key: document[key] for key in ("name", "version", "parameters", "statistics", "lora")})

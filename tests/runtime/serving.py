@@ -15,6 +15,7 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.store.base import Store
 from acclimate.runtime.types import CreateSession, InferReply, InferRequest, Scalar, SessionView
 from acclimate.runtime.wiring import build_service
 
@@ -31,11 +32,14 @@ def config(mode: str = "synchronous", **sections: dict[str, Any]) -> Config:
 
 @asynccontextmanager
 async def serving(
-    settings: Config | None = None, engine: Engine | None = None, clock: Clock | None = None
+    settings: Config | None = None,
+    engine: Engine | None = None,
+    clock: Clock | None = None,
+    store: Store | None = None,
 ) -> AsyncIterator[Service]:
     """A started service, drained at the end."""
     engine = engine or reference_engine()
-    service = build_service(settings or config(), {engine.manifest.name: engine}, clock)
+    service = build_service(settings or config(), {engine.manifest.name: engine}, clock, store)
     service.start()
     try:
         yield service

@@ -15,7 +15,7 @@ from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.engines.onnx import OnnxEngine
 from acclimate.runtime.errors import FailedPrecondition, NotFound
 from acclimate.runtime.service import Service
-from acclimate.runtime.sessions.recording import Moment, bundle_digest, fold_of, record_of
+from acclimate.runtime.sessions.recording import Moment, fold_of, record_of
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.store.codec import decode, encode
@@ -132,7 +132,7 @@ async def test_another_bundle_is_refused_by_the_names_of_both() -> None:
     async with serving() as service:
         record = await learnt_record(service)
         service._parts.table.close(session_of(service, "cam"))
-        served = bundle_digest(service.models()[0])
+        served = service.models()[0].digest
         with pytest.raises(FailedPrecondition, match=f"bundle {'f' * 16} .*served is {served[:16]}"):
             revive(service, replace(record, bundle="f" * 64))
         with pytest.raises(NotFound, match="not served"):

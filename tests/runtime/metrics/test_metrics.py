@@ -23,7 +23,10 @@ from tests.runtime.rpc.loopback import Loopback, samples, serving
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
-COUNTS = {"ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots"}
+COUNTS = {
+    "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots",
+    "store_sessions", "store_failing", "store_pending_commits",
+}  # fmt: skip
 
 
 def scrape(running: Loopback) -> dict[str, Metric]:

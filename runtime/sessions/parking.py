@@ -1,0 +1,44 @@
+"""What sessions that left memory have to find again and no store keeps: waiting samples, remembered answers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
+from acclimate.runtime.sessions.session import Session, SessionKey
+
+
+class Parking:
+    """Holds both for as many sessions as fit into `limit` bytes; those that left first make room."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._held: OrderedDict[SessionKey, tuple[str, SampleBuffer, AnswerLog, int]] = OrderedDict()
+        self.nbytes = 0
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def park(self, session: Session) -> None:
+        """Take over what a session, about to be closed, holds; it is left with nothing."""
+        buffer, answers = session.buffer, session.answers
+        nbytes = buffer.nbytes + answers.nbytes
+        if nbytes == 0 or nbytes > self._limit:
+            return
+        session.buffer = buffer.emptied()
+        self._held[session.key] = session.cohort.recipe.name, buffer, answers, nbytes
+        self.nbytes += nbytes
+        while self.nbytes > self._limit:
+            self.forget(next(iter(self._held)))
+
+    def fetch(self, session: Session) -> None:
+        """Give a session that has returned what it held, if it is still here."""
+        held = self.forget(session.key)
+        if held is not None and held[0] == session.cohort.recipe.name:
+            _, session.buffer, session.answers, _ = held
+
+    def forget(self, key: SessionKey) -> tuple[str, SampleBuffer, AnswerLog, int] | None:
+        """Let go of what is held for a session, and return it."""
+        held = self._held.pop(key, None)
+        self.nbytes -= 0 if held is None else held[3]
+        return held
