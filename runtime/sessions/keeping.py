@@ -18,6 +18,7 @@ from acclimate.runtime.store.base import Accept, Damaged, Key, OwnedElsewhere, S
 log = structlog.stdlib.get_logger("acclimate.store")
 
 RETRY_SECONDS = 1.0
+EXPIRED_TOGETHER = 1000
 
 
 @dataclass
@@ -51,9 +52,12 @@ class Keeping:
             return await self.thread.call(self.store.claim, key, now, accept, take_over=self.take_over)
 
     async def holds(self, key: Key, now: float) -> bool:
-        """`Store.holds`, likewise."""
+        """`Store.holds`, likewise; a record that has expired is cleared away, so that its name is free."""
         with self.told(key[2]):
-            return await self.thread.call(self.store.holds, key, now)
+            if not await self.thread.look(self.store.holds, key):
+                return False
+            await self.thread.call(self.store.expire, now, EXPIRED_TOGETHER)
+            return await self.thread.look(self.store.holds, key)
 
     async def remove(self, key: Key) -> bool:
         """`Store.remove`, likewise."""

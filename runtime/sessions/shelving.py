@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 
 from acclimate.runtime.errors import FailedPrecondition, Unavailable
-from acclimate.runtime.sessions.keeping import RETRY_SECONDS, Keeping
+from acclimate.runtime.sessions.keeping import EXPIRED_TOGETHER, RETRY_SECONDS, Keeping
 from acclimate.runtime.sessions.residency import TOGETHER, Residency, busy
 from acclimate.runtime.sessions.session import SessionKey
 from acclimate.runtime.store.base import SessionRecord, StoreError, StoreSnapshot
@@ -17,7 +17,6 @@ from acclimate.runtime.types import Event, EventKind, SessionPage, SessionView
 log = structlog.stdlib.get_logger("acclimate.sessions")
 
 SWEEP_SECONDS = 1.0
-EXPIRED_TOGETHER = 1000
 # Views of stored sessions made without giving others their turn.
 VIEWS_TOGETHER = 25
 
@@ -53,7 +52,7 @@ async def _stored(
     records: dict[SessionKey, SessionRecord] = {}
     while len(records) <= size:
         with keeping.told("*"):
-            found = await keeping.thread.call(keeping.store.page, tenant, model, after, size + 1, residency.wall())
+            found = await keeping.thread.look(keeping.store.page, tenant, model, after, size + 1, residency.wall())
         for stored in found:
             after = stored.key
             if stored.record is None:
@@ -151,7 +150,7 @@ async def sweep(residency: Residency) -> None:
         for key in await keeping.thread.call(keeping.store.expire, residency.wall(), EXPIRED_TOGETHER):
             residency.parking.forget(key)
             residency.account.absent(key, EventKind.EXPIRED)
-        residency.stored = await keeping.thread.call(keeping.store.count)
+        residency.stored = await keeping.thread.look(keeping.store.count)
 
 
 async def sweep_often(residency: Residency) -> None:

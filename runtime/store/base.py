@@ -138,8 +138,8 @@ class Store(Protocol):
             Damaged: the record does not hold. OwnedElsewhere: another daemon has the session.
         """
 
-    def holds(self, key: Key, now: float) -> bool:
-        """Whether there is such a session."""
+    def holds(self, key: Key) -> bool:
+        """Whether there is a record under this key, expired or not; as `page` and `count`, safe beside other calls."""
 
     def remove(self, key: Key, *, take_over: bool = False) -> bool:
         """Delete a session that nobody has open, whatever its record is; whether there was one.

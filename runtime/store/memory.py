@@ -76,12 +76,9 @@ class MemoryStore(Store):
             row.owner, row.epoch = self._owner, row.epoch + 1
             return accepted, row.epoch
 
-    def holds(self, key: Key, now: float) -> bool:
-        """A look-up; what has expired is cleared away."""
+    def holds(self, key: Key) -> bool:
+        """A look-up."""
         with self._rows() as rows:
-            row = rows.get(key)
-            if row is not None and row.passed(now) and row.owner not in self._shelf.alive:
-                del rows[key]
             return key in rows
 
     def remove(self, key: Key, *, take_over: bool = False) -> bool:

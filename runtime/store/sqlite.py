@@ -1,4 +1,4 @@
-"""The embedded store: one SQLite file in WAL mode, one connection, used by one thread at a time.
+"""The embedded store: one SQLite file in WAL mode, a connection that writes, used by one thread, and one that looks.
 
 Writes are durable when `write` returns (`synchronous=FULL`: the log is flushed to the disk). A claim need not
 survive a loss of power, since no owner does, and so does not wait for the disk.
@@ -39,7 +39,7 @@ LOG_BYTES = 16 * 2**20
 CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 READ = "SELECT owner, epoch, expires_at, record FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
-EXPIRY = "SELECT expires_at FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
+HELD = "SELECT 1 FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 OWNER = "SELECT owner FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 WALK = (
     "SELECT tenant, model, id FROM sessions WHERE (tenant, model, id) > (?, ?, ?) AND (? IS NULL OR tenant = ?) "
@@ -78,6 +78,7 @@ class SqliteStore(Store):
         self._synchronous = synchronous
         self._max_pages = max_pages
         self._connection: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite gives its log the permissions of the database.
@@ -117,23 +118,10 @@ class SqliteStore(Store):
             connection.execute(CLAIM, (self.owner, row.epoch + 1, *key))
         return accepted, row.epoch + 1
 
-    def holds(self, key: Key, now: float) -> bool:
-        """A look at the row. One that has expired is cleared away, so that its name is free."""
-        with self._reported():
-            row = (
-                self._open()
-                .execute("SELECT expires_at FROM sessions WHERE (tenant, model, id) = (?, ?, ?)", key)
-                .fetchone()
-            )
-        if row is None:
-            return False
-        if not _passed(row[0], now):
-            return True
-        try:
-            self.remove(key)
-        except OwnedElsewhere:
-            return True
-        return False
+    def holds(self, key: Key) -> bool:
+        """A look at the index."""
+        with self._looking() as connection:
+            return connection.execute(HELD, key).fetchone() is not None
 
     def remove(self, key: Key, *, take_over: bool = False) -> bool:
         """One transaction."""
@@ -167,8 +155,8 @@ class SqliteStore(Store):
 
     def count(self) -> int:
         """By the index."""
-        with self._reported():
-            return int(self._open().execute("SELECT count(*) FROM sessions").fetchone()[0])
+        with self._looking() as connection:
+            return int(connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
 
     def size(self) -> int:
         """Database and log."""
@@ -186,6 +174,9 @@ class SqliteStore(Store):
                     connection.execute("UPDATE sessions SET owner = '' WHERE owner = ?", (self.owner,))
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self._drop()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
         self._owners.close()
 
     def _written(self, connection: sqlite3.Connection, write: Write, content: bytes) -> bool:
@@ -217,6 +208,14 @@ class SqliteStore(Store):
                 if isinstance(error, sqlite3.Error):
                     self._drop()
                 raise
+
+    @contextmanager
+    def _looking(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for calls that only look: in a write-ahead log they wait for no write."""
+        with self._reported():
+            if self._reader is None:
+                self._reader = self._opened()
+            yield self._reader
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

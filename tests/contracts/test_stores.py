@@ -70,7 +70,7 @@ def test_what_was_written_is_there_for_whoever_comes_next(place: Place) -> None:
     assert epoch == 2
     assert (after.count(), after.size() > 0) == (2, True)
     assert claimed(after, ("", "digits", "none")) is None
-    assert [after.holds(key, 0.0) for key in (ONE, ("", "digits", "none"), ("other", "digits", "one"))] == [
+    assert [after.holds(key) for key in (ONE, ("", "digits", "none"), ("other", "digits", "one"))] == [
         True,
         False,
         False,
@@ -174,7 +174,9 @@ def test_what_has_expired_is_as_good_as_deleted(place: Place) -> None:
     first.close()
     assert second.expire(9.0, 9) == ()
     assert second.expire(10.0, 9) == (ONE,)
-    assert not second.holds(TWO, 30.0)
+    assert second.holds(TWO), "its name is taken until it is cleared away"
+    assert second.expire(30.0, 9) == (TWO,)
+    assert not second.holds(TWO)
     put(second, new(TWO))
     assert second.count() == 2
 

@@ -35,8 +35,8 @@ class Shaky(Store):
     def claim(self, key: Key, now: float, accept: Accept, *, take_over: bool = False) -> tuple[Any, int] | None:
         return self.inner.claim(key, now, accept, take_over=take_over)
 
-    def holds(self, key: Key, now: float) -> bool:
-        return self.inner.holds(key, now)
+    def holds(self, key: Key) -> bool:
+        return self.inner.holds(key)
 
     def remove(self, key: Key, *, take_over: bool = False) -> bool:
         return self.inner.remove(key, take_over=take_over)
@@ -61,6 +61,9 @@ def killed(store: SqliteStore) -> None:
     """End a store as kill -9 would: its lock and its connection are gone, and it let go of nothing."""
     store._owners.close()
     store._drop()
+    if store._reader is not None:
+        store._reader.close()
+        store._reader = None
 
 
 def database(folder: Path) -> SqliteStore:
