@@ -50,6 +50,11 @@ class Lifecycle:
         self._clock = clock
         self._max_snapshots = max_snapshots
 
+    @property
+    def tenant(self) -> str:
+        """Whose sessions the caller's are."""
+        return self._table.key("", "")[0]
+
     async def expect(self, model: str, session_id: str, given: str = "") -> Session:
         """The session, if `given` is its etag or empty; `Residency.get` says what else is raised.
 
