@@ -129,8 +129,7 @@ class Account:
     def absent(self, key: SessionKey, kind: EventKind) -> None:
         """Tell watchers of something that happened to a session that is not live."""
         tenant, model, session_id = key
-        if model in self.tallies:
-            self.tallies[model].expired += kind is EventKind.EXPIRED
+        self.tallies[model].expired += kind is EventKind.EXPIRED
         self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
     def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
@@ -215,8 +214,8 @@ class Account:
                 cost_ms=ms,
                 samples=samples,
                 restored_to=restored_to,
-                tenant=session.tenant,
                 snapshot=snapshot,
                 source=source,
+                tenant=session.tenant,
             )
         )

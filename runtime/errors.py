@@ -7,7 +7,6 @@ AcclimateError
 ├── NotFound             no such model or session
 ├── AlreadyExists        a session of this id exists
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
-├── Aborted              the session has changed since the caller looked; look again and decide anew
 ├── ResourceExhausted    a queue, quota or budget is full; `retry_after_seconds` says when to come back
 ├── Unavailable          draining or not ready
 ├── Aborted              somebody else has, or changed, what the request is about

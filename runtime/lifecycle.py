@@ -6,14 +6,13 @@ more. All of it runs on the event loop's thread; only judging and folding happen
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from bisect import bisect_right
-from dataclasses import dataclass
 
 import numpy as np
 
 from acclimate.adapters.fields import STATS, THETA
-from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
 from acclimate.runtime.lifecycle_types import ForkSession, SnapshotPage, SnapshotView, UpdateSession
@@ -28,44 +27,53 @@ from acclimate.runtime.sessions.changing import (
     merged,
 )
 from acclimate.runtime.sessions.paging import page_size
-from acclimate.runtime.sessions.recording import check_record, record_of
+from acclimate.runtime.sessions.recording import check_record, fold_of, record_of
 from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.session import Session
-from acclimate.runtime.sessions.snapshots import Snapshot, branch, find, put_back, take
+from acclimate.runtime.sessions.settings import checked_budget, checked_ttl
+from acclimate.runtime.sessions.snapshot import Snapshot
+from acclimate.runtime.sessions.snapshots import branch, find, put_back, take
 from acclimate.runtime.sessions.states import SessionState
-from acclimate.runtime.sessions.table import SESSION_ID, checked_budget, checked_ttl
+from acclimate.runtime.sessions.table import SESSION_ID
 from acclimate.runtime.types import CreateSession, EventKind, SessionView
 
 
-@dataclass(frozen=True)
 class Lifecycle:
     """The operations; `max_snapshots` is how many each session may have."""
 
-    residency: Residency
-    seeder: Seeder
-    account: Account
-    learner: Learner
-    clock: Clock
-    max_snapshots: int
+    def __init__(
+        self, residency: Residency, seeder: Seeder, learner: Learner, clock: Clock, max_snapshots: int
+    ) -> None:
+        self._residency = residency
+        self._table, self._account = residency.table, residency.account
+        self._seeder = seeder
+        self._learner = learner
+        self._clock = clock
+        self._max_snapshots = max_snapshots
 
-    async def expect(self, model: str, session_id: str, given: str) -> Session:
-        """The session, if `given` is its etag or empty.
+    @property
+    def tenant(self) -> str:
+        """Whose sessions the caller's are."""
+        return self._table.key("", "")[0]
+
+    async def expect(self, model: str, session_id: str, given: str = "") -> Session:
+        """The session, if `given` is its etag or empty; `Residency.get` says what else is raised.
 
         Raises:
             NotFound: no such session. Aborted: it has changed since.
         """
-        session = await self.residency.get(model, session_id)
+        session = await self._residency.get(model, session_id)
         check_etag(session, given)
         return session
 
     async def fork(self, wanted: ForkSession) -> SessionView:
         """Open a session as a copy of another, or of a snapshot of it: same recipe, all that was learnt, own budget."""
+        await self._residency.refuse_taken(wanted.model, wanted.new_id)
         source = await self.expect(wanted.model, wanted.session_id, wanted.etag)
-        record, folded = record_of(source, self.residency.moment(source)), source.folded
-        if wanted.snapshot_id:
-            snapshot = find(source, wanted.snapshot_id)
-            record, folded = snapshot.record, snapshot.folded
-            check_record(record, source.cohort.engine.manifest)
+        snapshot = find(source, wanted.snapshot_id) if wanted.snapshot_id else None
+        engine = source.cohort.engine
+        record = record_of(source, self._residency.moment(source)) if snapshot is None else snapshot.record
+        folded = source.folded if snapshot is None else await asyncio.to_thread(fold_of, record, engine)
         request = CreateSession(
             wanted.model,
             wanted.new_id,
@@ -75,16 +83,17 @@ class Lifecycle:
             # 0 is a client's way of saying for ever.
             ttl_seconds=(source.ttl_seconds or 0.0) if wanted.ttl_seconds is None else wanted.ttl_seconds,
         )
-        await self.residency.refuse_taken(wanted.model, wanted.new_id)
-        async with self.residency.room():
-            session = self.residency.table.open(request)
-        try:
-            branch(session, record, folded)
-        except FailedPrecondition:
-            self.residency.table.close(session)
-            raise
-        self.account.happened(session, EventKind.CREATED, 0)
-        self.account.happened(session, EventKind.FORKED, 0, snapshot=wanted.snapshot_id, source=source.id)
+        async with self._residency.room():
+            # The source is not asked any more: it may be gone by now, or the model another one.
+            check_record(record, self._table.engine(wanted.model).manifest)
+            session = self._table.open(request)
+            try:
+                branch(session, record, folded)
+            except FailedPrecondition:
+                self._table.close(session)
+                raise
+        self._account.happened(session, EventKind.CREATED, 0)
+        self._account.happened(session, EventKind.FORKED, 0, snapshot=wanted.snapshot_id, source=source.id)
         return self._view(session)
 
     async def take_snapshot(
@@ -93,9 +102,9 @@ class Lifecycle:
         """Keep what the session has learnt so far; None lets the daemon make an id."""
         session = await self.expect(model, session_id, given)
         chosen = uuid.uuid4().hex if snapshot_id is None else _checked_id(snapshot_id)
-        snapshot = take(session, chosen, self.residency.moment(session), self.max_snapshots)
+        snapshot = take(session, chosen, self._residency.moment(session), self._max_snapshots)
         self._touch(session)
-        self.account.happened(session, EventKind.SNAPSHOT_TAKEN, session.version, snapshot=snapshot.id)
+        self._account.happened(session, EventKind.SNAPSHOT_TAKEN, session.version, snapshot=snapshot.id)
         return _snapshot_view(session, snapshot)
 
     async def get_snapshot(self, model: str, session_id: str, snapshot_id: str) -> SnapshotView:
@@ -127,7 +136,7 @@ class Lifecycle:
         session = await self.expect(model, session_id, "")
         find(session, snapshot_id)
         del session.snapshots[snapshot_id]
-        self.account.happened(session, EventKind.SNAPSHOT_DELETED, session.version, snapshot=snapshot_id)
+        self._account.happened(session, EventKind.SNAPSHOT_DELETED, session.version, snapshot=snapshot_id)
 
     async def restore(self, model: str, session_id: str, snapshot_id: str, given: str = "") -> SessionView:
         """Let the session be what it was at a snapshot, if the guards let that pass.
@@ -140,10 +149,12 @@ class Lifecycle:
         snapshot = find(session, snapshot_id)
         record, engine = snapshot.record, session.cohort.engine
         check_record(record, engine.manifest)
+        folded = None
         if SessionState(record.state).adapted:
+            theta, stats = (np.array(record.fields[name]) for name in (THETA, STATS))
             session.pins += 1
             try:
-                await self.seeder.judge(engine, np.array(record.fields[THETA]), np.array(record.fields[STATS]))
+                judged = await self._seeder.judge(engine, theta, stats)
             except FailedPrecondition as error:
                 raise _refused(session, snapshot, error) from error
             finally:
@@ -151,10 +162,11 @@ class Lifecycle:
             # Others had their turn meanwhile.
             if await self.expect(model, session_id, given) is not session or session.cohort.engine is not engine:
                 raise changed(session, given)
+            folded = None if record.behind else judged.folded
         before = session.version
-        put_back(session, record, snapshot.folded)
+        put_back(session, record, folded)
         self._touch(session)
-        self.account.taken_back(session, before, snapshot.id, record.version)
+        self._account.taken_back(session, before, snapshot.id, record.version)
         return self._view(session)
 
     async def pause(self, model: str, session_id: str, given: str = "") -> SessionView:
@@ -163,7 +175,7 @@ class Lifecycle:
         if not session.paused:
             session.pause()
             self._touch(session)
-            self.account.happened(session, EventKind.PAUSED, session.version)
+            self._account.happened(session, EventKind.PAUSED, session.version)
         return self._view(session)
 
     async def resume(self, model: str, session_id: str, given: str = "") -> SessionView:
@@ -172,8 +184,8 @@ class Lifecycle:
         if session.paused:
             session.resume()
             self._touch(session)
-            self.account.happened(session, EventKind.RESUMED, session.version)
-            self.learner.notify(session)
+            self._account.happened(session, EventKind.RESUMED, session.version)
+            self._learner.notify(session)
         return self._view(session)
 
     async def update(self, wanted: UpdateSession) -> SessionView:
@@ -185,22 +197,22 @@ class Lifecycle:
         """
         session = await self.expect(wanted.model, wanted.session_id, wanted.etag)
         check_paths(wanted.paths)
-        chosen = checked_budget(merged(budget_of(session), wanted, self.residency.table.default_budget))
+        chosen = checked_budget(merged(budget_of(session), wanted, self._table.default_budget))
         ttl = session.ttl_seconds
         if "ttl" in wanted.paths:
-            ttl = checked_ttl(wanted.ttl_seconds, self.residency.table.default_ttl_seconds)
+            ttl = checked_ttl(wanted.ttl_seconds, self._table.default_ttl_seconds)
         if wanted.paths:
-            change_budget(session, chosen, self.learner.budget_time(session))
+            change_budget(session, chosen, self._learner.budget_time(session))
             session.ttl_seconds = ttl
             self._touch(session)
-            self.account.happened(session, EventKind.UPDATED, session.version)
+            self._account.happened(session, EventKind.UPDATED, session.version)
         return self._view(session)
 
     def _touch(self, session: Session) -> None:
-        session.last_used_at = self.clock.wall()
+        session.last_used_at = self._clock.wall()
 
     def _view(self, session: Session) -> SessionView:
-        return session.view(self.learner.budget_time(session))
+        return session.view(self._learner.budget_time(session))
 
 
 def _refused(session: Session, snapshot: Snapshot, why: FailedPrecondition) -> FailedPrecondition:
@@ -228,14 +240,13 @@ def _checked_id(snapshot_id: str) -> str:
 
 
 def _snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
-    record = snapshot.record
     return SnapshotView(
         model=session.model,
         session_id=session.id,
         snapshot_id=snapshot.id,
-        created_at=record.recorded_at,
-        version=record.version,
+        created_at=snapshot.created_at,
+        version=snapshot.version,
         state=snapshot.state.value,
-        theta_distance=record.distance,
+        theta_distance=snapshot.distance,
         nbytes=snapshot.nbytes,
     )

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -45,13 +46,10 @@ class Service:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._started_at = parts.clock.wall()
-        self._running = False
-        self._draining = False
+        self._running = self._draining = False
         self._tasks: list[asyncio.Task[None]] = []
         self._keeping: list[asyncio.Task[None]] = []
-        self.lifecycle = Lifecycle(
-            parts.residency, parts.seeder, parts.account, parts.learner, parts.clock, parts.max_snapshots
-        )
+        self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
 
     @property
     def ready(self) -> bool:
@@ -79,9 +77,8 @@ class Service:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        self._parts.predictor.release()
-        self._parts.learner.release()
-        self._parts.seeder.release()
+        for worker in (self._parts.predictor, self._parts.learner, self._parts.seeder):
+            worker.release()
         await self._parts.residency.close(self._keeping)
         self._parts.hub.close()
         for engine in self._parts.engines.values():
@@ -111,8 +108,7 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            tally = self._parts.account.tallies.get(request.model)
-            if tally is not None:
+            if (tally := self._parts.account.tallies.get(request.model)) is not None:
                 tally.requests[code] += 1
                 tally.request_seconds.add(self._parts.clock.monotonic() - arrived)
 
@@ -162,7 +158,8 @@ class Service:
     ) -> AsyncIterator[Event]:
         """Events from now on, or from after a token."""
         if model is not None and session_id is not None:
-            return shelving.watch(self._parts.residency, self._parts.hub, model, session_id, kinds, after)
+            hub = partial(self._parts.hub.watch, model, session_id, kinds, after)
+            return shelving.watch(self._parts.residency, hub, model, session_id)
         if model is not None:
             self._engine(model)
         return self._parts.hub.watch(model, session_id, kinds, after)
@@ -289,9 +286,9 @@ class Service:
         if session.from_sequence and session.account.requests == 0 and session.open:
             self._close(session)
 
-    def _close(self, session: Session, why: EventKind = EventKind.DELETED) -> None:
+    def _close(self, session: Session) -> None:
         self._parts.table.close(session)
-        self._parts.account.happened(session, why, session.version)
+        self._parts.account.happened(session, EventKind.DELETED, session.version)
 
     def _engine(self, model: str) -> Engine:
         engine = self._parts.engines.get(model)

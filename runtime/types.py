@@ -146,9 +146,6 @@ class EventKind(StrEnum):
     FEEDBACK = "feedback"
     SEEDED = "seeded"
     DRIFTED = "drifted"
-    EVICTED = "evicted"
-    RETURNED = "returned"
-    FENCED = "fenced"
     PAUSED = "paused"
     RESUMED = "resumed"
     FORKED = "forked"
@@ -156,6 +153,9 @@ class EventKind(StrEnum):
     SNAPSHOT_TAKEN = "snapshot_taken"
     SNAPSHOT_DELETED = "snapshot_deleted"
     EXPIRED = "expired"
+    EVICTED = "evicted"
+    RETURNED = "returned"
+    FENCED = "fenced"
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,8 +164,8 @@ class Event:
 
     `restored_to` is the version that a restored session is at again: of a checkpoint or snapshot, or 0, the source's.
     `snapshot` is the id of the snapshot taken, deleted, brought back or forked from; `source` that of the session
-    forked from. `token` names the event to a watch that wants to go on after it; `missed` says that a watch lost
-    others just before it. `tenant` is whose session it is, for the hub to know who may hear of it.
+    forked from. `tenant` is whose session it is, for the hub to know who may hear of it. `token` names the event to a
+    watch that wants to go on after it; `missed` says that a watch lost others just before it.
     """
 
     kind: EventKind
@@ -178,9 +178,9 @@ class Event:
     cost_ms: float = 0.0
     samples: int = 0
     restored_to: int = 0
-    tenant: str = ""
     snapshot: str = ""
     source: str = ""
+    tenant: str = ""
     token: str = field(default="", compare=False)
     missed: bool = field(default=False, compare=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -79,8 +79,12 @@ def export(
     rows = []
     with _opened():
         for taken in store_tools.learnt(path):
-            tenant, model, session = taken.key
-            row: dict[str, Any] = {"tenant": tenant, "model": model, "session": session, "problem": taken.problem}
+            row: dict[str, object] = {
+                "tenant": taken.key[0],
+                "model": taken.key[1],
+                "session": taken.key[2],
+                "problem": taken.problem,
+            }
             if taken.exported is not None:
                 target = into / taken.file
                 try:

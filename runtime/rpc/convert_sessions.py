@@ -62,7 +62,6 @@ def session_message(view: types.SessionView) -> session_pb2.Session:
         paused=view.paused,
         etag=view.etag,
         ttl=None if view.ttl_seconds is None else duration(view.ttl_seconds),
-        expire_time=None if view.ttl_seconds is None else timestamp(view.last_used_at + view.ttl_seconds),
     )
 
 

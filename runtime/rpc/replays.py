@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 
 from acclimate.runtime.errors import InvalidArgument
-from acclimate.runtime.security.caller import current
 
 REMEMBERED = 4096
 MAX_ID = 128
@@ -40,15 +39,15 @@ class Replays:
         self._capacity = capacity
         self._held: OrderedDict[Key, _Held] = OrderedDict()
 
-    async def once(self, resource: str, request: Any, work: Callable[[], Awaitable[Any]]) -> Any:
-        """The reply of `work`, or of the same request on `resource` before; one that is under way is waited for.
+    async def once(self, tenant: str, resource: str, request: Any, work: Callable[[], Awaitable[Any]]) -> Any:
+        """The reply of `work`, or of the tenant's same request on `resource` before; one under way is waited for.
 
         Raises:
             InvalidArgument: the id is too long, or came with another request.
         """
         if not request.request_id:
             return await work()
-        key, content = _key(resource, request), request.SerializeToString(deterministic=True)
+        key, content = _key(tenant, resource, request), request.SerializeToString(deterministic=True)
         while (held := self._held.get(key)) is not None:
             if held.request != content:
                 raise InvalidArgument(
@@ -77,18 +76,19 @@ def replayed(resource: str) -> Callable[[Method], Method]:
     def decorated(method: Method) -> Method:
         @wraps(method)
         async def call(self: Any, request: Any, context: Any) -> Any:
-            return await self._replays.once(getattr(request, resource), request, lambda: method(self, request, context))
+            tenant, about = self._service.lifecycle.tenant, getattr(request, resource)
+            return await self._replays.once(tenant, about, request, lambda: method(self, request, context))
 
         return call  # type: ignore[return-value]
 
     return decorated
 
 
-def _key(resource: str, request: Any) -> Key:
+def _key(tenant: str, resource: str, request: Any) -> Key:
     if len(request.request_id) > MAX_ID:
         raise InvalidArgument(
             "REQUEST_ID_INVALID",
             f"request_id has {len(request.request_id)} characters; at most {MAX_ID} are accepted",
             field="request_id",
         )
-    return current().tenant, type(request).__name__, resource, request.request_id
+    return tenant, type(request).__name__, resource, request.request_id

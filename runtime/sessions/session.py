@@ -23,7 +23,7 @@ from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
 if TYPE_CHECKING:
-    from acclimate.runtime.sessions.snapshots import Snapshot
+    from acclimate.runtime.sessions.snapshot import Snapshot
 
 SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)

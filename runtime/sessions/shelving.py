@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 
 from acclimate.runtime.errors import FailedPrecondition, Unavailable
-from acclimate.runtime.events import EventHub
 from acclimate.runtime.sessions.keeping import EXPIRED_TOGETHER, RETRY_SECONDS, Keeping
 from acclimate.runtime.sessions.residency import TOGETHER, Residency, busy
 from acclimate.runtime.sessions.session import SessionKey
@@ -111,14 +110,9 @@ async def delete(residency: Residency, model: str, session_id: str) -> None:
 
 
 def watch(
-    residency: Residency,
-    hub: EventHub,
-    model: str,
-    session_id: str,
-    kinds: Collection[EventKind] = (),
-    after: str = "",
+    residency: Residency, begin: Callable[[], AsyncIterator[Event]], model: str, session_id: str
 ) -> AsyncIterator[Event]:
-    """A session's events from now on, or from after a token.
+    """A session's events, those of the watch that `begin` begins.
 
     Raises:
         NotFound: no such model or session; for one that is not in memory, with the first event that is asked for.
@@ -126,9 +120,8 @@ def watch(
     keeping = residency.keeping
     if keeping is None or not residency.table.serves(model) or residency.table.find(model, session_id) is not None:
         residency.table.get(model, session_id)
-        return hub.watch(model, session_id, kinds, after)
-    events = hub.watch(model, session_id, kinds, after)
-    return _watched(residency, keeping, events, residency.table.key(model, session_id))
+        return begin()
+    return _watched(residency, keeping, begin(), residency.table.key(model, session_id))
 
 
 async def _watched(

@@ -1,43 +1,20 @@
 """Snapshots: immutable copies of what a session had learnt, kept with the session under ids of their own.
 
-A snapshot is the session's record (`recording.py`) and what answered it. Bringing it back and forking from it copy
-the record's row, all of it but the budget: the parameters, the optimiser's state, the statistics, what filters and
-detectors remember. Samples that waited are not part of it, and neither are counters.
+Bringing one back and forking copy the row of a session's record (`recording.py`), all of it but the budget: the
+parameters, the optimiser's state, the statistics, what filters and detectors remember. Samples that waited are not part
+of it, and neither are counters.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 from acclimate.adapters import budget
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, NotFound, ResourceExhausted
 from acclimate.runtime.sessions.recording import Moment, fill_row, record_of
 from acclimate.runtime.sessions.session import STEADY, Session
+from acclimate.runtime.sessions.snapshot import Snapshot, snapshot_of
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.store.base import SessionRecord
-
-# The layout of a record beside its arrays: names, counters and figures.
-HEADER_BYTES = 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """One snapshot; `folded` is what answered the session, or None where the source's model did."""
-
-    id: str
-    record: SessionRecord
-    folded: Folded | None
-
-    @property
-    def nbytes(self) -> int:
-        """Its size: the arrays, and an allowance for the rest."""
-        return HEADER_BYTES + sum(array.nbytes for array in self.record.fields.values())
-
-    @property
-    def state(self) -> SessionState:
-        """What answered the session."""
-        return SessionState(self.record.state).answering
 
 
 def take(session: Session, snapshot_id: str, now: Moment, limit: int) -> Snapshot:
@@ -63,10 +40,7 @@ def take(session: Session, snapshot_id: str, now: Moment, limit: int) -> Snapsho
             session=session.id,
             limit=limit,
         )
-    record = record_of(session, now)
-    for array in record.fields.values():
-        array.setflags(write=False)
-    session.snapshots[snapshot_id] = Snapshot(snapshot_id, record, session.folded)
+    session.snapshots[snapshot_id] = snapshot_of(snapshot_id, record_of(session, now))
     return session.snapshots[snapshot_id]
 
 

@@ -6,7 +6,6 @@ a session by its name gets one of the caller's own, or is told that there is non
 
 from __future__ import annotations
 
-import math
 import re
 import uuid
 from bisect import bisect_right
@@ -26,11 +25,11 @@ from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.paging import decode, encode, page_size
 from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
+from acclimate.runtime.sessions.settings import checked_budget, checked_ttl
 from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
-MAX_TTL_SECONDS = 10 * 366 * 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,33 +290,3 @@ def unknown_model(name: str, known: Iterable[str]) -> NotFound:
     return NotFound(
         "MODEL_NOT_FOUND", f"model {name[:140]!r} is not served; served are {sorted(known)}", model=name[:140]
     )
-
-
-def checked_budget(chosen: Budget) -> Budget:
-    """The budget, or InvalidArgument."""
-    for name, value in (("refill_ms_per_s", chosen.refill_ms_per_s), ("capacity_ms", chosen.capacity_ms)):
-        if not math.isfinite(value) or value < 0:
-            raise InvalidArgument(
-                "BUDGET_INVALID",
-                f"budget.{name} is {value}; it must be finite and not negative",
-                field=f"budget.{name}",
-            )
-    return chosen
-
-
-def checked_ttl(seconds: float | None, default: float | None) -> float | None:
-    """The time-to-live: the default where nothing is chosen, None (for ever) where 0 is.
-
-    Raises:
-        InvalidArgument: it is negative, or no number of seconds that a clock can be set to.
-    """
-    if seconds is None:
-        return default
-    if not 0 <= seconds <= MAX_TTL_SECONDS:
-        raise InvalidArgument(
-            "TTL_INVALID",
-            f"ttl is {seconds:g} s; give 0 (the session stays until it is deleted) to {MAX_TTL_SECONDS} s",
-            field="ttl",
-            ttl_seconds=seconds,
-        )
-    return seconds or None

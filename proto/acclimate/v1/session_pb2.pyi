@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Session(_message.Message):
-    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes", "paused", "etag", "ttl", "expire_time")
+    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes", "paused", "etag", "ttl")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Session.State]
@@ -45,7 +45,6 @@ class Session(_message.Message):
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
-    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     name: str
     recipe: str
     recipe_parameters: _containers.ScalarMap[str, float]
@@ -61,8 +60,7 @@ class Session(_message.Message):
     paused: bool
     etag: str
     ttl: _duration_pb2.Duration
-    expire_time: _timestamp_pb2.Timestamp
-    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., etag: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., etag: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("name", "create_time", "version", "state", "theta_distance", "size_bytes")
@@ -159,9 +157,6 @@ class SessionEvent(_message.Message):
         KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
         KIND_SEEDED: _ClassVar[SessionEvent.Kind]
         KIND_DRIFTED: _ClassVar[SessionEvent.Kind]
-        KIND_EVICTED: _ClassVar[SessionEvent.Kind]
-        KIND_RETURNED: _ClassVar[SessionEvent.Kind]
-        KIND_FENCED: _ClassVar[SessionEvent.Kind]
         KIND_PAUSED: _ClassVar[SessionEvent.Kind]
         KIND_RESUMED: _ClassVar[SessionEvent.Kind]
         KIND_FORKED: _ClassVar[SessionEvent.Kind]
@@ -169,6 +164,9 @@ class SessionEvent(_message.Message):
         KIND_SNAPSHOT_TAKEN: _ClassVar[SessionEvent.Kind]
         KIND_SNAPSHOT_DELETED: _ClassVar[SessionEvent.Kind]
         KIND_EXPIRED: _ClassVar[SessionEvent.Kind]
+        KIND_EVICTED: _ClassVar[SessionEvent.Kind]
+        KIND_RETURNED: _ClassVar[SessionEvent.Kind]
+        KIND_FENCED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -180,9 +178,6 @@ class SessionEvent(_message.Message):
     KIND_FEEDBACK: SessionEvent.Kind
     KIND_SEEDED: SessionEvent.Kind
     KIND_DRIFTED: SessionEvent.Kind
-    KIND_EVICTED: SessionEvent.Kind
-    KIND_RETURNED: SessionEvent.Kind
-    KIND_FENCED: SessionEvent.Kind
     KIND_PAUSED: SessionEvent.Kind
     KIND_RESUMED: SessionEvent.Kind
     KIND_FORKED: SessionEvent.Kind
@@ -190,6 +185,9 @@ class SessionEvent(_message.Message):
     KIND_SNAPSHOT_TAKEN: SessionEvent.Kind
     KIND_SNAPSHOT_DELETED: SessionEvent.Kind
     KIND_EXPIRED: SessionEvent.Kind
+    KIND_EVICTED: SessionEvent.Kind
+    KIND_RETURNED: SessionEvent.Kind
+    KIND_FENCED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]

@@ -82,10 +82,10 @@ def test_one_that_is_under_way_is_waited_for_and_taken_over_if_it_fails() -> Non
                 raise NotFound("MODEL_NOT_FOUND", "not there")
             return pb.CreateSessionResponse(session={"name": str(number)})
 
-        first = asyncio.create_task(replays.once(PARENT, request("a"), lambda: work(1, True)))
+        first = asyncio.create_task(replays.once("", PARENT, request("a"), lambda: work(1, True)))
         await asyncio.sleep(0)
         others = [
-            asyncio.create_task(replays.once(PARENT, request("a"), lambda n=n: work(n, False)))  # type: ignore[misc]
+            asyncio.create_task(replays.once("", PARENT, request("a"), lambda n=n: work(n, False)))  # type: ignore[misc]
             for n in (2, 3)
         ]
         await asyncio.sleep(0)
@@ -109,10 +109,10 @@ def test_a_caller_that_leaves_does_not_leave_the_id_taken() -> None:
         async def work() -> Any:
             return pb.CreateSessionResponse()
 
-        left = asyncio.create_task(replays.once(PARENT, request("a"), forever))
+        left = asyncio.create_task(replays.once("", PARENT, request("a"), forever))
         await asyncio.sleep(0)
         left.cancel()
-        assert await replays.once(PARENT, request("a"), work) == pb.CreateSessionResponse()
+        assert await replays.once("", PARENT, request("a"), work) == pb.CreateSessionResponse()
 
     asyncio.run(scenario())
 
@@ -126,12 +126,26 @@ def test_only_so_many_are_remembered_and_no_id_is_endless() -> None:
                 calls.append(request_id)
                 return pb.CreateSessionResponse()
 
-            return await replays.once(PARENT, request(request_id), work)
+            return await replays.once("", PARENT, request(request_id), work)
 
         for request_id in "abcdba":
             await ask(request_id)
         assert calls == list("abcda"), "b was remembered, a no more"
         with pytest.raises(InvalidArgument, match="has 129 characters"):
             await ask("x" * (MAX_ID + 1))
+
+    asyncio.run(scenario())
+
+
+def test_an_id_is_its_tenant_s_own() -> None:
+    async def scenario() -> None:
+        replays = Replays()
+
+        async def work(name: str) -> Any:
+            return pb.CreateSessionResponse(session={"name": name})
+
+        for tenant in ("one", "two", "one"):
+            reply = await replays.once(tenant, PARENT, request("a"), lambda t=tenant: work(t))  # type: ignore[misc]
+            assert reply.session.name == tenant
 
     asyncio.run(scenario())

@@ -1,0 +1,40 @@
+"""What a client may choose for a session, checked before anything is changed."""
+
+from __future__ import annotations
+
+import math
+
+from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.types import Budget
+
+MAX_TTL_SECONDS = 10 * 366 * 86_400
+
+
+def checked_budget(chosen: Budget) -> Budget:
+    """The budget, or InvalidArgument."""
+    for name, value in (("refill_ms_per_s", chosen.refill_ms_per_s), ("capacity_ms", chosen.capacity_ms)):
+        if not math.isfinite(value) or value < 0:
+            raise InvalidArgument(
+                "BUDGET_INVALID",
+                f"budget.{name} is {value}; it must be finite and not negative",
+                field=f"budget.{name}",
+            )
+    return chosen
+
+
+def checked_ttl(seconds: float | None, default: float | None) -> float | None:
+    """The time-to-live: the default where nothing is chosen, None (for ever) where 0 is.
+
+    Raises:
+        InvalidArgument: it is negative, or no number of seconds that a clock can be set to.
+    """
+    if seconds is None:
+        return default
+    if not 0 <= seconds <= MAX_TTL_SECONDS:
+        raise InvalidArgument(
+            "TTL_INVALID",
+            f"ttl is {seconds:g} s; give 0 (the session stays until it is deleted) to {MAX_TTL_SECONDS} s",
+            field="ttl",
+            ttl_seconds=seconds,
+        )
+    return seconds or None
