@@ -297,4 +297,4 @@ class Residency:
 
 def busy(session: Session) -> bool:
     """Whether a request or a step of the session is under way, or due."""
-    return session.pins > 0 or session.stepping or session.due or bool(session.snapshots)
+    return session.pins > 0 or session.stepping or session.due

@@ -73,7 +73,7 @@ async def test_a_session_that_makes_room_takes_its_snapshots_along(tmp_path: Pat
 async def test_a_session_does_not_leave_memory_while_the_guards_judge_its_snapshot(tmp_path: Path) -> None:
     gate = Gate()
     gate.open()
-    engine = Hooked(reference_engine(), frozen=gate)
+    engine = Hooked(reference_engine(), predict=gate)
     async with stored(tmp_path, engine=engine, sessions={"max_sessions": 2}) as service:
         await learnt(service, "s", 3)
         await service.lifecycle.take_snapshot(MODEL, "s", "x")
