@@ -119,7 +119,7 @@ class SessionTable:
             key = cohort_key(record.model, record.recipe, record.parameters, {})
             cohort = self._cohort(engine, key)
         except InvalidArgument as error:
-            raise FailedPrecondition(error.reason, error.message, session=record.session_id) from error
+            raise FailedPrecondition("RECIPE_INVALID", error.message, session=record.session_id) from error
         session = self._placed(record.key, cohort)
         try:
             reinstate(session, record, folded, now)
