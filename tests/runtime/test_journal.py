@@ -42,7 +42,8 @@ async def settled(service: Service) -> None:
     journal = journal_of(service)
     await until_async(lambda: not journal.failing, "the store to recover")
     while journal.commits:
-        assert await journal.settle([*journal._waiting.committed, *journal._waiting.deletions])
+        books = (journal._waiting, journal._flying)
+        assert await journal.settle([key for book in books for key in (*book.committed, *book.deletions)])
 
 
 @pytest.mark.parametrize("recipe", ["tent", "memo"])
