@@ -141,15 +141,9 @@ def build_service(
         lambda ticket, answer: service.answered(ticket, answer),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
-    patience = 0.0 if synchronous else PATIENCE_SECONDS
+    steps = _steps(config, store)
     learner = Learner(
-        LearnerLimits(
-            max_step_rows=config.adaptation.max_step_rows,
-            slice_rows=SLICE_ROWS,
-            patience=patience,
-            sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
-            max_commits=sys.maxsize if store is None else config.store.loss_commits,
-        ),
+        steps,
         clock,
         None if synchronous else _shared(config, quotas, clock),
         predictor.idle,
@@ -162,7 +156,7 @@ def build_service(
             table=table,
             predictor=predictor,
             learner=learner,
-            seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, patience),
+            seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, steps.patience),
             account=account,
             residency=residency,
             hub=hub,
@@ -173,6 +167,17 @@ def build_service(
         )
     )
     return service
+
+
+def _steps(config: Config, store: Store | None) -> LearnerLimits:
+    synchronous = config.scheduler.mode == "synchronous"
+    return LearnerLimits(
+        max_step_rows=config.adaptation.max_step_rows,
+        slice_rows=SLICE_ROWS,
+        patience=0.0 if synchronous else PATIENCE_SECONDS,
+        sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
+        max_commits=sys.maxsize if store is None else config.store.loss_commits,
+    )
 
 
 def keeping_of(config: Config, store: Store) -> Keeping:
