@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_serving import OpenInference, Repository
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
@@ -131,7 +132,9 @@ class Config(BaseSettings):
         description="directories of the bundles to serve; in the environment separated as in PATH, in a file "
         "relative to the file",
     )
+    repository: Repository = Repository()
     server: Server = Server()
+    open_inference: OpenInference = OpenInference()
     engine: Engine = Engine()
     scheduler: Scheduler = Scheduler()
     sessions: Sessions = Sessions()
@@ -199,6 +202,9 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration: {file} is not TOML ({error})") from error
     if isinstance(document.get("bundles"), list):
         document["bundles"] = [file.parent / str(path) for path in document["bundles"]]
+    repository = document.get("repository")
+    if isinstance(repository, dict) and repository.get("directory"):
+        repository["directory"] = str(file.parent / str(repository["directory"]))
     return document
 
 

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -49,23 +50,59 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     service = wiring.build_service(config, engines)
+    reload = Reloading(service.repository.reload)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config)
     http = start_http(
-        registry(service.snapshot, rpc.stats.counts), lambda: service.ready, config.server.host, config.server.http_port
+        registry(service.snapshot, rpc.stats.counts, rpc.stats.streams),
+        lambda: service.ready,
+        config.server.host,
+        config.server.http_port,
     )
     try:
         service.start()
         await rpc.start()
         announce(config, rpc.port, http.port, sorted(engines))
         await stop.wait()
+        reload.end()
         log.info("draining", seconds=config.server.drain_seconds)
-        rpc.health.drain()
+        rpc.drain()
         await service.drain(config.server.drain_seconds)
         await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
     finally:
         http.close()
     log.info("stopped")
+
+
+class Reloading:
+    """Reloads when asked; asked while it does, once more afterwards."""
+
+    def __init__(self, reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._reload = reload
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def ask(self) -> None:
+        """SIGHUP."""
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="reload")
+
+    def end(self) -> None:
+        """Begin nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            self._again = False
+            log.info("reloading")
+            await self._reload()
+            log.info("reloaded")
+            if not self._again:
+                return
 
 
 def announce(config: Config, grpc_port: int, http_port: int, models: list[str]) -> None:

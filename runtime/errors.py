@@ -7,7 +7,8 @@ AcclimateError
 ├── FailedPrecondition   right request, wrong state (bundle incompatible, session closing)
 ├── ResourceExhausted    a queue, quota or budget is full; `retry_after_seconds` says when to come back
 ├── Unavailable          draining or not ready
-└── DeadlineExceeded     the client's deadline passed before the work began
+├── DeadlineExceeded     the client's deadline passed before the work began
+└── Unimplemented        part of a public protocol that is not served here
 
 Any other exception is a defect: clients read "internal", the log reads everything.
 `rpc/status.py` alone maps codes to gRPC.
@@ -28,6 +29,7 @@ class Code(StrEnum):
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
     UNAVAILABLE = "UNAVAILABLE"
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
 
 
 class AcclimateError(Exception):
@@ -85,3 +87,9 @@ class DeadlineExceeded(AcclimateError):
     """The deadline passed before the work began; nothing was changed."""
 
     code = Code.DEADLINE_EXCEEDED
+
+
+class Unimplemented(AcclimateError):
+    """Part of a public protocol that is not served here, whatever the request says."""
+
+    code = Code.UNIMPLEMENTED

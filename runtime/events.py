@@ -56,12 +56,23 @@ class EventHub:
     def __init__(self) -> None:
         self._watchers: WeakSet[Watcher] = WeakSet()
         self._closed = False
+        self._change = asyncio.Event()
 
     def __len__(self) -> int:
         return sum(not watcher.ended for watcher in self._watchers)
 
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will be published any more."""
+        return self._closed
+
+    async def changed(self) -> None:
+        """Return at the next event, whosever it is, or when the hub closes."""
+        await self._change.wait()
+
     def publish(self, event: Event) -> None:
         """Hand an event to those who asked for its model and session."""
+        self._wake()
         for watcher in self._watchers:
             if watcher.wants(event):
                 watcher.put(event)
@@ -77,5 +88,10 @@ class EventHub:
     def close(self) -> None:
         """End every watch, after the events already queued."""
         self._closed = True
+        self._wake()
         for watcher in self._watchers:
             watcher.put(None)
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()

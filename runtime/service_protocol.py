@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -26,6 +28,13 @@ class ServiceProtocol(Protocol):
     @property
     def ready(self) -> bool:
         """Whether new work is accepted: loaded and not draining."""
+
+    @property
+    def repository(self) -> ModelRepository:
+        """What changes which models are served."""
+
+    def usages(self, name: str, version: str = "") -> tuple[tuple[Manifest, Usage], ...]:
+        """What a model, or with an empty name each, has done since it was loaded; NotFound if it is not served."""
 
     def models(self) -> tuple[Manifest, ...]:
         """Manifests of the served models, by name."""

@@ -171,6 +171,7 @@ class EventKind(StrEnum):
     FEEDBACK = "feedback"
     SEEDED = "seeded"
     DRIFTED = "drifted"
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +239,7 @@ class ModelSnapshot:
         drift_max: highest level among live sessions of each signal that drift is told by.
         specialised: sessions answered by a graph of their own; specialisations, specialisations_evicted: such graphs
             made, and given up for those of other sessions.
+        moves: sessions that met another bundle in the place of theirs, by what became of them.
     """
 
     model: str
@@ -278,11 +280,12 @@ class ModelSnapshot:
     specialised: int
     specialisations: int
     specialisations_evicted: int
+    moves: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSnapshot:
-    """The daemon at one moment."""
+    """The daemon at one moment; `loads` and `unloads` of models by outcome, since it started."""
 
     ready: bool
     draining: bool
@@ -290,3 +293,5 @@ class ServiceSnapshot:
     queue_depth: int
     watchers: int
     models: tuple[ModelSnapshot, ...]
+    loads: Mapping[str, int] = field(default_factory=dict)
+    unloads: Mapping[str, int] = field(default_factory=dict)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.restoration.policy import PREFIX
@@ -13,15 +16,19 @@ from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.inference import max_rows
+from acclimate.runtime.parts import Parts
+from acclimate.runtime.repository.control import Around, ModelRepository
+from acclimate.runtime.repository.shelves import Shelves, highest
 from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
 from acclimate.runtime.seeding import Seeder
-from acclimate.runtime.service import Parts, Service
+from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.table import Limits, SessionTable
 from acclimate.runtime.types import Budget
 
-# A client may send this many times the batch size in one request.
-REQUEST_BATCHES = 16
+log = structlog.stdlib.get_logger("acclimate.wiring")
+
 # Synchronous mode has no clock for budgets: a sample counts as this much time, ten samples a second.
 SAMPLE_PERIOD_SECONDS = 0.1
 # How long a slice of an adaptation step waits for queued predictions before it runs all the same.
@@ -50,13 +57,14 @@ def load_engine(bundle: Bundle, config: Config) -> Engine:
 
 
 def load_engines(config: Config) -> dict[str, Engine]:
-    """Every configured bundle, by model name.
+    """Every configured bundle and the highest version of every model in the repository, by model name.
 
     Raises:
-        BundleError: a bundle cannot be served, or two have the same name.
+        BundleError: a configured bundle cannot be served, or two have the same name; the repository cannot be read.
         ModuleNotFoundError: ONNX Runtime is not installed.
     """
     engines: dict[str, Engine] = {}
+    shelves = shelves_of(config)
     for path in config.bundles:
         bundle = read_bundle(path)
         if bundle.manifest.name in engines:
@@ -64,12 +72,26 @@ def load_engines(config: Config) -> dict[str, Engine]:
                 f"{path}: model name {bundle.manifest.name!r} is served already; give bundles unique names"
             )
         engines[bundle.manifest.name] = load_engine(bundle, config)
+    for name, entry in highest(shelves.entries()).items():
+        if entry.path in config.bundles:
+            continue
+        try:
+            engines[name] = load_engine(read_bundle(entry.path), config)
+        except BundleError as error:
+            # One bad child of the repository does not keep the others from being served; the index says why it is not.
+            log.error("bundle cannot be served", path=str(entry.path), reason=str(error))
     return engines
+
+
+def shelves_of(config: Config) -> Shelves:
+    """Where bundles may lie."""
+    directory = config.repository.directory
+    return Shelves(config.bundles, Path(directory) if directory else None)
 
 
 def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | None = None) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock = clock or SystemClock()
+    clock, engines = clock or SystemClock(), dict(engines)
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock)
@@ -99,9 +121,23 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         predictor.idle,
         account.stepped,
     )
+    repository = ModelRepository(
+        Around(
+            shelves=shelves_of(config),
+            read=read_bundle,
+            build=lambda bundle: load_engine(bundle, config),
+            engines=engines,
+            table=table,
+            predictor=predictor,
+            learner=learner,
+            account=account,
+            trust_radius=config.adaptation.trust_radius,
+        )
+    )
     service = Service(
         Parts(
-            engines=dict(engines),
+            engines=engines,
+            repository=repository,
             table=table,
             predictor=predictor,
             learner=learner,
@@ -109,7 +145,8 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
             account=account,
             hub=hub,
             clock=clock,
-            max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
+            max_rows=max_rows(config.scheduler.max_batch),
+            max_queue=config.scheduler.max_queue,
             synchronous=synchronous,
         )
     )

@@ -70,8 +70,10 @@ class _Pace:
         return seconds
 
     def at_least(self, rows: int) -> float:
-        """0 until enough was seen: on a busy machine a few answers may all be slow, and without graphs there come
-        no more that would put it right."""
+        """0 until enough was seen.
+
+        On a busy machine a few answers may all be slow, and without graphs there come no more that would put it right.
+        """
         return self.least[rows] if self.seen[rows] >= ENOUGH else 0.0
 
 

@@ -6,6 +6,7 @@ requests are cut into slices; between slices the step waits while predictions ar
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -46,6 +47,15 @@ class Slicing:
 
     rows: int
     pause: Pause
+
+
+def waiting(idle: threading.Event, patience: float) -> Pause:
+    """A pause that lets predictions go first: until none waits, for `patience` seconds at most."""
+
+    def pause() -> None:
+        idle.wait(patience)
+
+    return pause
 
 
 def run_step(step: Asking, engine: Engine, slicing: Slicing) -> StepResult:

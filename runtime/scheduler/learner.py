@@ -7,7 +7,6 @@ sessions that were not reset or closed meanwhile, so a step either changes a ses
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -27,17 +26,17 @@ from acclimate.adapters.step import Batch, StepResult
 from acclimate.adapters.watch import Drift
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.scheduler import costs
-from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, one_session
+from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, lower_priority, one_session
 from acclimate.runtime.scheduler.deadline import OutOfTime, until
-from acclimate.runtime.scheduler.drive import Slicing
+from acclimate.runtime.scheduler.drive import Slicing, waiting
 from acclimate.runtime.scheduler.report import StepReport, undone
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import UNKNOWN, Gathered
 from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.terms import Terms
 
 log = structlog.stdlib.get_logger("acclimate.learner")
 
-NICENESS = 10
 # What a step costs, these sessions have no part in.
 RESTED = (Outcome.SKIPPED_RESTING, Outcome.SKIPPED_BUDGET)
 
@@ -50,8 +49,8 @@ class LearnerLimits:
         max_step_rows: samples of all its sessions together.
         slice_rows: rows per engine call where they are independent.
         patience: seconds a slice waits for waiting predictions before it runs all the same.
-        sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place
-            of the clock, so that a replay spends as the first run did. None: the clock.
+        sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place of the
+            clock, so that a replay spends as the first run did. None: the clock.
     """
 
     max_step_rows: int
@@ -82,8 +81,8 @@ class Learner:
         self._limits = limits
         self._clock = clock
         self._report = report
-        self._slicing = Slicing(limits.slice_rows, lambda: _wait(idle, limits.patience))
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=_lower_priority)
+        self._slicing = Slicing(limits.slice_rows, waiting(idle, limits.patience))
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=lower_priority)
         self._due: dict[tuple[str, str], Session] = {}
         self._costs: dict[tuple[str, str], costs.StepCost] = {}
         self._wake = asyncio.Event()
@@ -123,6 +122,10 @@ class Learner:
         """Give the worker thread up, once no step will begin any more."""
         self._pool.shutdown(wait=False)
 
+    def forget(self, model: str) -> None:
+        """Another bundle serves the model: what its steps cost is unknown again."""
+        self._costs = {key: cost for key, cost in self._costs.items() if key[0] != model}
+
     def _pick(self) -> list[Session]:
         first = next(iter(self._due.values()))
         room = max(1, self._limits.max_step_rows // first.cohort.recipe.batch_rows)
@@ -141,16 +144,20 @@ class Learner:
         if paying:
             await self._take_step(paying, [gathered[session.key] for session in paying])
 
-    async def answer(self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None) -> Float:
+    async def answer(
+        self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None, terms: Terms
+    ) -> Float:
         """Answers `[B, C]` of steps over a request's own samples, for recipes that answer late.
 
-        At most `batch_rows` samples take a step together. Those whose step could not be paid for, failed, was refused
-        or would not end before the deadline keep their answers in `first [B, C]`.
+        At most `batch_rows` samples take a step together. Those whose step could not be paid for, by budgets or by what
+        `terms` allow, failed, was refused or would not end before the deadline keep their answers in `first [B, C]`.
         """
         answers, rows = first.copy(), session.cohort.recipe.batch_rows
         async with self._one_answer:
+            session.terms = terms
             for start in range(0, len(inputs), rows):
                 part = inputs[start : start + rows]
+                session.buffer.allowance = terms.allowance * len(part) / len(inputs)
                 if self._closing or not session.open or not self._paying([session], len(part)):
                     continue
                 if not self._in_time(session, len(part), deadline):
@@ -160,6 +167,7 @@ class Learner:
                 result = await self._take_step([session], [Gathered(part, unlabelled)], deadline)
                 if result is not None and result.outcome[0] in CHANGED:
                     answers[start : start + rows] = result.logits
+            session.terms = None
         return answers
 
     def _in_time(self, session: Session, rows: int, deadline: float | None) -> bool:
@@ -278,7 +286,8 @@ class Learner:
 
     def _afford(self, session: Session, estimate: float) -> bool:
         own = session.cohort.bank.gather([session.row])
-        if not budget.affordable(own, estimate, self.budget_time(session))[0]:
+        affordable = budget.affordable(own, estimate, self.budget_time(session))[0]
+        if estimate > session.buffer.allowance or not affordable:
             return False
         if self._process is None or self._limits.sample_period is not None:
             return True
@@ -288,13 +297,3 @@ class Learner:
         """The time, in seconds, at which the session's bucket stands."""
         period = self._limits.sample_period
         return self._clock.monotonic() if period is None else session.account.samples * period
-
-
-def _wait(idle: threading.Event, patience: float) -> None:
-    idle.wait(patience)
-
-
-def _lower_priority() -> None:
-    """Let predictions go first where the two share a core; Linux schedules threads one by one."""
-    if hasattr(os, "setpriority"):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)

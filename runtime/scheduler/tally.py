@@ -62,3 +62,4 @@ class Tally:
     labelled: int = 0
     labelled_correct: int = 0
     dropped: int = 0
+    moves: Counter[str] = field(default_factory=Counter)

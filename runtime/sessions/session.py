@@ -17,6 +17,7 @@ from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
+from acclimate.runtime.sessions.terms import Terms
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
 SessionKey = tuple[str, str]
@@ -48,7 +49,8 @@ class Session:
     `version` counts every change of what serves the session, resets included, and names the parameters that
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
     the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
-    they learnt, and are answered by the source's model until steps have caught up with their stream.
+    they learnt, and are answered by the source's model until steps have caught up with their stream. `terms` are those
+    of the request that waits for the session's next step, if one does.
     """
 
     model: str
@@ -68,6 +70,7 @@ class Session:
     behind: bool = False
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
+    terms: Terms | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
     account: Account = field(default_factory=Account)
 

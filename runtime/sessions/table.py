@@ -176,6 +176,25 @@ class SessionTable:
         more = start + size < len(keys)
         return [self._sessions[key] for key in page], _encode(page[-1]) if more else ""
 
+    def rebuilt(self, model: str, engine: Engine) -> dict[CohortKey, Cohort | str]:
+        """Empty cohorts on another engine for those that the model has, or why one cannot be; nothing is changed."""
+        cohorts: dict[CohortKey, Cohort | str] = {}
+        for key in self._cohorts:
+            if key[0] == model:
+                try:
+                    cohorts[key] = build_cohort(key, engine, self._guards, self._watch)
+                except InvalidArgument as error:
+                    cohorts[key] = error.message
+        return cohorts
+
+    def rehoused(self, cohorts: Mapping[CohortKey, Cohort | str]) -> None:
+        """Sessions have moved into these cohorts; those that stayed empty are given up."""
+        for key, cohort in cohorts.items():
+            if isinstance(cohort, Cohort) and cohort.bank.live:
+                self._cohorts[key] = cohort
+            else:
+                self._cohorts.pop(key, None)
+
 
 def unknown_model(name: str, known: Iterable[str]) -> NotFound:
     """The error for a model that is not served."""

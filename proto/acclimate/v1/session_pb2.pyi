@@ -135,6 +135,7 @@ class SessionEvent(_message.Message):
         KIND_FEEDBACK: _ClassVar[SessionEvent.Kind]
         KIND_SEEDED: _ClassVar[SessionEvent.Kind]
         KIND_DRIFTED: _ClassVar[SessionEvent.Kind]
+        KIND_MOVED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -146,6 +147,7 @@ class SessionEvent(_message.Message):
     KIND_FEEDBACK: SessionEvent.Kind
     KIND_SEEDED: SessionEvent.Kind
     KIND_DRIFTED: SessionEvent.Kind
+    KIND_MOVED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]

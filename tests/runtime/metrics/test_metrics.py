@@ -23,7 +23,16 @@ from tests.runtime.rpc.loopback import Loopback, samples, serving
 
 UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
-COUNTS = {"ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions"}
+COUNTS = {
+    "ready",
+    "draining",
+    "queue_depth",
+    "watchers",
+    "models",
+    "inference_streams",
+    "sessions",
+    "specialised_sessions",
+}
 
 
 def scrape(running: Loopback) -> dict[str, Metric]:
@@ -52,7 +61,7 @@ def test_names_are_unique_and_labels_bounded() -> None:
     names = [metric.name for metric in (*PROCESS, *MODEL)]
     assert len(set(names)) == len(names)
     assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
-    assert {label for metric in PROCESS for label in metric.labels} == {"version", "rpc", "code"}
+    assert {label for metric in PROCESS for label in metric.labels} == {"version", "rpc", "code", "model", "outcome"}
 
 
 def test_zeros_are_exported_before_anything_happened() -> None:
