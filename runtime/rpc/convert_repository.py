@@ -41,16 +41,14 @@ def load_request(message: pb.RepositoryModelLoadRequest) -> tuple[str, str, Unfi
     """
     refuse_repository(message.repository_name)
     given = dict(_given(message.parameters))
-    for name, value in list(given.items()):
-        if name.startswith(FILES) or name == CONFIG:
-            del given[name]
-            if name != CONFIG:
-                raise InvalidArgument(
-                    "PARAMETER_UNSUPPORTED",
-                    f"parameter {name[:64]!r} carries a file; bundles come from the operator's directories alone",
-                    parameter=FILES,
-                )
-            given = _configured(value) | given
+    if any(name.startswith(FILES) for name in given):
+        raise InvalidArgument(
+            "PARAMETER_UNSUPPORTED",
+            f"parameters {FILES!r} carry files; bundles come from the operator's directories alone",
+            parameter=FILES,
+        )
+    if CONFIG in given:
+        given = _configured(given.pop(CONFIG)) | given
     _refuse_unknown(given, (VERSION, SESSIONS))
     return message.model_name, _text(given, VERSION), _unfit(given, tuple(Unfit))
 
