@@ -156,8 +156,7 @@ class ModelRepository:
     async def reload(self) -> None:
         """Serve what a start would serve: read everything again, replace what has changed, add, take away.
 
-        What cannot be changed stays as it is and is logged. Nothing is taken away while any bundle cannot be read, for
-        it may be the very one.
+        What cannot be changed stays as it is and is logged; nothing is taken away while a bundle cannot be read.
         """
         try:
             entries = await self._do(self._around.shelves.entries)
@@ -254,7 +253,7 @@ class ModelRepository:
             return sound
         if entries:
             self.loads[FAILED] += 1
-            raise FailedPrecondition("BUNDLE_INVALID", f"model {name[:140]!r}: {entries[0].fault}", model=name[:140])
+            raise FailedPrecondition("BUNDLE_INVALID", f"model {name!r}: {entries[0].fault}", model=name)
         raise NotFound(
             "MODEL_NOT_FOUND",
             f"model {name[:140]!r}{f' of version {version[:64]!r}' if version else ''} is in none of the configured "

@@ -8,7 +8,8 @@ and the optimiser's moments stay with them, for they belong to the same paramete
 session's parameters, as for a seed; if the files of the two bundles are the same, all of it stays. Budget, counters,
 waiting samples and remembered answers stay in any case. A step under way is computed for the old model, and dropped.
 
-A session that has learnt nothing has nothing to lose: it is answered by the new source model.
+A session that has learnt nothing has nothing to lose: it is answered by the new source model, and set back to it if
+the layouts, inputs or classes are others, for what it has gathered means nothing there.
 """
 
 from __future__ import annotations
@@ -136,13 +137,17 @@ def plan(
     why = misfit(old.manifest, new.manifest)
     carried: dict[Session, Refolded | None] = {}
     lost: dict[Session, str] = {}
+    unlearnt: list[Session] = []
     homeless: dict[Session, str] = {}
     for session in sessions:
         home = cohorts[session.cohort.key]
         if isinstance(home, str):
             homeless[session] = home
         elif session.state is not SessionState.ADAPTED:
-            carried[session] = None
+            if why:
+                unlearnt.append(session)
+            else:
+                carried[session] = None
         elif why:
             lost[session] = why
         else:
@@ -159,8 +164,8 @@ def plan(
         remedy = "acclimate_sessions=reset sets them back to the new source, and =drop closes them"
         raise _unfit(new.manifest, lost, len(sessions), remedy)
     if unfit is Unfit.DROP:
-        return Plan(old.manifest, new, cohorts, carried, (), (*lost, *homeless))
-    return Plan(old.manifest, new, cohorts, carried, tuple(lost), ())
+        return Plan(old.manifest, new, cohorts, carried, tuple(unlearnt), (*lost, *homeless))
+    return Plan(old.manifest, new, cohorts, carried, (*unlearnt, *lost), ())
 
 
 def carry(session: Session, refolded: Refolded | None, target: Plan) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.oip.v1 import model_repository_pb2 as repository
 from acclimate.runtime.client import Client
 from acclimate.runtime.types import SessionView
 from acclimate.v1 import session_service_pb2 as pb
@@ -27,6 +28,21 @@ SEEDS = [
     (
         SESSIONS + "SendFeedback",
         pb.SendFeedbackRequest(name="models/digits/sessions/ghost", labels=[{"request_id": "r"}]).SerializeToString(),
+    ),
+    ("/inference.GRPCInferenceService/ModelStreamInfer", inference("ghost").SerializeToString()),
+    ("/inference.GRPCInferenceService/ModelStreamInfer", inference(priority=1, timeout=9).SerializeToString()),
+    (
+        "/inference.GRPCInferenceService/RepositoryModelLoad",
+        repository.RepositoryModelLoadRequest(
+            model_name="ghost",
+            parameters={"config": {"string_param": '{"parameters": {"acclimate_sessions": "drop"}}'}},
+        ).SerializeToString(),
+    ),
+    (
+        "/inference.GRPCInferenceService/RepositoryModelUnload",
+        repository.RepositoryModelUnloadRequest(
+            model_name="ghost", parameters={"acclimate_sessions": {"string_param": "drop"}}
+        ).SerializeToString(),
     ),
     ("/inference.GRPCInferenceService/ModelMetadata", oip.ModelMetadataRequest(name="digits").SerializeToString()),
 ]
