@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, serve, session
+from acclimate.runtime.cli import bundle, demo, export, model, serve, session
 
 app = typer.Typer(
     name="acclimate",
@@ -25,6 +25,7 @@ app.command(
 )(export.export)
 app.add_typer(session.app, name="session")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(model.app, name="model")
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """List open sessions."""
-    with _client(target) as client:
+    with connected(target) as client:
         views = list(client.list_sessions(model))
     if as_json:
         write_json([asdict(view) for view in views])
@@ -63,7 +63,7 @@ def create(
 ) -> None:
     """Open a session, at the source or at what was learnt before."""
     model, session_id = (name, None) if "/" not in name else parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         from acclimate.runtime.client import read_seed
 
         begin = None if seed is None else read_seed(seed)
@@ -75,7 +75,7 @@ def create(
 def get(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
     """Show one session."""
     model, session_id = parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         view = client.get_session(model, session_id)
     _show(view, as_json)
 
@@ -84,7 +84,7 @@ def get(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
 def reset(name: Name, target: Target = LOCAL, as_json: AsJson = False) -> None:
     """Set one session back to the source model; its counters stay."""
     model, session_id = parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         view = client.reset_session(model, session_id)
     _show(view, as_json)
 
@@ -122,7 +122,7 @@ def export_(
     if form in MERGING and bundle is None:
         fail(ExitCode.BAD_CONFIG, f"--format {form} is made for the bundle's model; give its folder with --bundle DIR")
     owner, session_id = (model, name) if model is not None and "/" not in name else parse(name)
-    with _client(target) as client:
+    with connected(target) as client:
         exported = client.export_session(owner, session_id)
     if form not in MERGING:
         left_out = _write_peft(exported, out) if form is Form.PEFT else _write(exported, out)
@@ -167,7 +167,7 @@ def parse(name: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _client(target: str) -> Iterator[Client]:
+def connected(target: str) -> Iterator[Client]:
     """A connected client whose errors end the command."""
     from acclimate.runtime.client import Client, ClientError
 

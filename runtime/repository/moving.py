@@ -31,7 +31,6 @@ from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey
 from acclimate.runtime.sessions.session import Session
-from acclimate.runtime.sessions.states import SessionState
 
 OPTIMISER = "optimiser."
 
@@ -76,7 +75,7 @@ def learnt(sessions: Sequence[Session]) -> list[Learnt]:
     return [
         Learnt(s, s.version, s.cohort.bank.view(THETA, s.row), s.cohort.bank.view(STATS, s.row))
         for s in sessions
-        if s.state is SessionState.ADAPTED
+        if s.state.adapted
     ]
 
 
@@ -143,7 +142,7 @@ def plan(
         home = cohorts[session.cohort.key]
         if isinstance(home, str):
             homeless[session] = home
-        elif session.state is not SessionState.ADAPTED:
+        elif not session.state.adapted:
             if why:
                 unlearnt.append(session)
             else:

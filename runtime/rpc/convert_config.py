@@ -49,5 +49,5 @@ def model_config(manifest: Manifest, config: Config) -> pb.ModelConfig:
     return message
 
 
-def _datatype(spec: TensorSpec) -> pb.DataType:
-    return pb.DataType.Value(f"TYPE_{TRITON_NAMES.get(spec.datatype, spec.datatype)}")
+def _datatype(spec: TensorSpec) -> str:
+    return f"TYPE_{TRITON_NAMES.get(spec.datatype, spec.datatype)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +20,7 @@ from acclimate.runtime.rpc.stats import RpcStats
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
 
+Replies = AsyncGenerator[oip.ModelStreamInferResponse, None]
 Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelInferResponse]]
 
 log = structlog.stdlib.get_logger("acclimate.rpc")
@@ -45,7 +46,7 @@ class Streams:
         for reader in self._readers:
             reader.cancel()
 
-    async def serve(self, requests: AsyncIterator[bytes], infer: Infer) -> AsyncIterator[oip.ModelStreamInferResponse]:
+    async def serve(self, requests: AsyncIterator[bytes], infer: Infer) -> Replies:
         """The replies to a stream of requests, as bytes from the wire; closing the iterator cancels what is under way.
 
         Raises:

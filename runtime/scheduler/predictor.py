@@ -271,7 +271,7 @@ class Predictor:
             self._pool, compute_answers, first.engine, inputs, folded, floats
         )
         ended, start = self._clock.monotonic(), 0
-        answers = []
+        answers: list[Answer] = []
         for ticket, version in zip(batch, versions, strict=True):
             part, seen = (rows[start : start + len(ticket.inputs)] for rows in (logits, features))
             start += len(ticket.inputs)

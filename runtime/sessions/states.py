@@ -19,6 +19,11 @@ class SessionState(StrEnum):
     ADAPTED = "adapted"
     CLOSED = "closed"
 
+    @property
+    def adapted(self) -> bool:
+        """Whether the session has parameters of its own."""
+        return self is SessionState.ADAPTED
+
 
 class SessionEvent(StrEnum):
     """What can happen to it."""

@@ -18,6 +18,12 @@ from tests.end_to_end.daemons import Daemon
 from tests.end_to_end.wire import INFER, METHODS, SESSIONS, future, inference, send, twins
 
 DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNAVAILABLE}
+
+
+def text(value: str) -> repository.ModelRepositoryParameter:
+    return repository.ModelRepositoryParameter(string_param=value)
+
+
 SEEDS = [
     (INFER, inference().SerializeToString()),
     (INFER, inference("ghost", sequence_start=True, sequence_end=True).SerializeToString()),
@@ -34,14 +40,13 @@ SEEDS = [
     (
         "/inference.GRPCInferenceService/RepositoryModelLoad",
         repository.RepositoryModelLoadRequest(
-            model_name="ghost",
-            parameters={"config": {"string_param": '{"parameters": {"acclimate_sessions": "drop"}}'}},
+            model_name="ghost", parameters={"config": text('{"parameters": {"acclimate_sessions": "drop"}}')}
         ).SerializeToString(),
     ),
     (
         "/inference.GRPCInferenceService/RepositoryModelUnload",
         repository.RepositoryModelUnloadRequest(
-            model_name="ghost", parameters={"acclimate_sessions": {"string_param": "drop"}}
+            model_name="ghost", parameters={"acclimate_sessions": text("drop")}
         ).SerializeToString(),
     ),
     ("/inference.GRPCInferenceService/ModelMetadata", oip.ModelMetadataRequest(name="digits").SerializeToString()),
@@ -103,6 +108,8 @@ def test_the_daemon_lives_on_and_the_bystander_is_as_it_was(
     daemon: Daemon, client: Client, bystander: SessionView
 ) -> None:
     assert daemon.process.poll() is None
+    # A stream answers where other rpcs fail, so its defects are counted.
+    assert daemon.metrics()["acclimate_inference_stream_requests_total", (("code", "INTERNAL"),)] == 0
     assert client.get_session("digits", "bystander") == bystander
     twins(client, "born-after-the-storm")
     assert future(client, "bystander") == future(client, "born-after-the-storm")

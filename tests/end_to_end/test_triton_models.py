@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from acclimate.runtime.client import Client
-from tests.end_to_end.daemons import Daemon, running
+from acclimate.runtime.client.repository import model_index
+from tests.end_to_end.daemons import Daemon, refused, running
 from tests.runtime.digits import picture
 from tests.runtime.shelves import placed, relaid, retrained
 
@@ -65,7 +68,7 @@ def test_configuration(remote: triton.InferenceServerClient) -> None:
 
 
 def test_statistics_count_what_was_done(remote: triton.InferenceServerClient) -> None:
-    def read() -> dict[str, object]:
+    def read() -> dict[str, Any]:
         return remote.get_inference_statistics("digits", as_json=True)["model_stats"][0]
 
     infer(remote, 3)
@@ -176,6 +179,27 @@ def test_unless_the_operator_allows_it_no_client_changes_models(bundle_path: Pat
                 change("digits")
             assert refused.value.status() == "StatusCode.FAILED_PRECONDITION"
         assert states(remote) == {("digits", "1"): "READY"}
+
+
+def test_the_command_lists_loads_and_unloads(bundle_path: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return refused("model", *arguments, "--target", up.target)
+
+    placed(bundle_path, tmp_path / "one", "1")
+    with running(repository=tmp_path, environment=CONTROL) as up, Client(up.target) as client:
+        placed(bundle_path, tmp_path / "two", "2")
+        assert [(e["version"], e["state"]) for e in json.loads(run("list", "--json").stdout)] == [
+            ("1", "READY"), ("2", "UNAVAILABLE"),
+        ]  # fmt: skip
+        assert "UNAVAILABLE" in run("list").stdout
+        assert run("load", "digits").returncode == 0
+        assert run("load", "digits", "--version", "1", "--sessions", "drop").stdout == "digits is served\n"
+        client.create_session("digits", "open")
+        kept = run("unload", "digits")
+        assert (kept.returncode, "1 sessions" in kept.stderr) == (1, True)
+        assert run("unload", "digits", "--sessions", "drop").returncode == 0
+        assert [entry.state for entry in model_index(client)] == ["UNAVAILABLE"] * 2
+        assert model_index(client, ready=True) == ()
 
 
 def test_the_configuration_can_say_sequences(bundle_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ async def _unfit(bundle: Path, shelf: Path, make: Any, why: str, moves: dict[str
     [
         (relaid, "parameters_digest", {"reset": 5, "dropped": 1}),
         (
-            lambda *given: retrained(*given, factor=4.0),
+            partial(retrained, factor=4.0),
             "trust_radius",
             {"carried": 3, "reset": 2, "dropped": 1},
         ),
