@@ -17,6 +17,7 @@ from acclimate.runtime.bundle import Bundle, BundleError
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, NotFound, Unavailable
 from acclimate.runtime.repository import moving
+from acclimate.runtime.repository.berths import look, prepare, vacate
 from acclimate.runtime.repository.moving import Move, Unfit
 from acclimate.runtime.repository.shelves import Entry, Shelves, highest, told
 from acclimate.runtime.scheduler.learner import Learner
@@ -29,8 +30,7 @@ log = structlog.stdlib.get_logger("acclimate.repository")
 T = TypeVar("T")
 
 READY, UNAVAILABLE, LOADING, UNLOADING = "READY", "UNAVAILABLE", "LOADING", "UNLOADING"
-LOADED, UNCHANGED, FAILED, REFUSED = "loaded", "unchanged", "failed", "refused"
-UNLOADED = "unloaded"
+LOADED, UNCHANGED, FAILED, REFUSED, UNLOADED = "loaded", "unchanged", "failed", "refused", "unloaded"
 LOAD_OUTCOMES, UNLOAD_OUTCOMES = (LOADED, UNCHANGED, FAILED, REFUSED), (UNLOADED, REFUSED)
 
 
@@ -204,8 +204,7 @@ class ModelRepository:
         try:
             engine = await self._do(open_bundle)
         except BundleError as error:
-            text = told(error, entry.path)
-            self._faults[entry.name, entry.version] = text
+            self._faults[entry.name, entry.version] = text = told(error, entry.path)
             log.error("bundle cannot be served", path=str(entry.path), reason=str(error))
             raise FailedPrecondition(
                 "BUNDLE_INVALID", f"model {entry.name!r}: {text}", model=entry.name, version=entry.version
@@ -220,23 +219,24 @@ class ModelRepository:
             around.account.serve(new.manifest)
             around.engines[name] = new
             return {}
-        fits = not moving.misfit(old.manifest, new.manifest)
-        items = moving.learnt(self._sessions(name)) if fits else []
-        refolded = await self._do(lambda: moving.refold(new, items))
+        change = moving.Change(old.manifest, new.manifest)
+        seen = look(self._sessions(name))
+        cohorts = await self._do(lambda: around.table.rebuilt(name, new))
+        ready = await self._do(lambda: prepare(seen, cohorts, not change.misfit, change.whole))
         # From here on nothing awaits: no request, step or client comes in between.
         self._refuse_closed()
-        cohorts = around.table.rebuilt(name, new)
-        plan = moving.plan(self._sessions(name), old, new, cohorts, refolded, around.trust_radius, unfit)
+        cohorts = around.table.rebuilt(name, new, cohorts)
+        plan = moving.plan(self._sessions(name), change, cohorts, ready, around.trust_radius, unfit)
         around.account.serve(new.manifest)
-        for session, latest in plan.carried.items():
-            before = session.version
-            moving.carry(session, latest, plan)
-            around.account.moved(session, Move.CARRIED, EventKind.MOVED, before)
+        before = {session: session.version for session in (*plan.carried, *plan.reset)}
+        moving.carry(plan, change)
+        moving.reset(plan)
+        for session in plan.carried:
+            around.account.moved(session, Move.CARRIED, EventKind.MOVED, before[session])
         for session in plan.reset:
-            before = session.version
-            moving.reset(session, plan)
-            around.account.moved(session, Move.RESET, EventKind.RESET, before)
+            around.account.moved(session, Move.RESET, EventKind.RESET, before[session])
         self._drop(plan.dropped)
+        vacate(plan.spare)
         around.table.rehoused(cohorts)
         around.engines[name] = new
         around.predictor.replaced(old, new)

@@ -18,21 +18,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-import numpy as np
-
-from acclimate.adapters import budget
-from acclimate.adapters.bank import State
-from acclimate.adapters.distances import theta_distance
-from acclimate.adapters.fields import STATS, THETA
-from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Manifest
-from acclimate.adapters.seeding import seed_state
-from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition
+from acclimate.runtime.repository.berths import Berth, berth, look, occupy
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey
 from acclimate.runtime.sessions.session import Session
-
-OPTIMISER = "optimiser."
 
 
 class Unfit(StrEnum):
@@ -52,180 +42,126 @@ class Move(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Learnt:
-    """What a session had learnt when it was looked at."""
+class Change:
+    """From one bundle to another: why what sessions have learnt cannot go on, or empty, and whether all of it can."""
 
-    session: Session
-    version: int
-    theta: Float
-    stats: Float
+    old: Manifest
+    new: Manifest
+
+    @property
+    def misfit(self) -> str:
+        """Why nothing that sessions of the old have learnt can serve the new; empty if it can."""
+        old, new = self.old, self.new
+        if old.parameters.digest != new.parameters.digest:
+            return f"its parameters_digest is {new.parameters.digest[:12]}…, not {old.parameters.digest[:12]}…"
+        if old.statistics.digest != new.statistics.digest:
+            return "its normalisation statistics are laid out otherwise"
+        if old.inputs != new.inputs:
+            return "its inputs are others"
+        if len(old.classes) != len(new.classes):
+            return f"it has {len(new.classes)} classes, not {len(old.classes)}"
+        return ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the two differ in what they say alone, so that a session's row means the same in both."""
+        return not self.misfit and self.old.files == self.new.files
 
 
 @dataclass(frozen=True, slots=True)
-class Refolded:
-    """The same, folded for another engine: for the parameters of `version`, and theta's distance from its source."""
-
-    version: int
-    folded: Folded
-    distance: float
-
-
-def learnt(sessions: Sequence[Session]) -> list[Learnt]:
-    """Copies of what adapted sessions have learnt."""
-    return [
-        Learnt(s, s.version, s.cohort.bank.view(THETA, s.row), s.cohort.bank.view(STATS, s.row))
-        for s in sessions
-        if s.state.adapted
-    ]
-
-
-def refold(engine: Engine, items: Sequence[Learnt]) -> dict[Session, Refolded]:
-    """Fold for another engine, whose parameters and statistics are laid out alike; takes a while, touches nothing."""
-    return {
-        item.session: Refolded(
-            item.version,
-            engine.fold(item.theta, item.stats),
-            float(theta_distance(item.theta[np.newaxis], engine.source)[0]),
-        )
-        for item in items
-    }
-
-
-def misfit(old: Manifest, new: Manifest) -> str:
-    """Why nothing that sessions of `old` have learnt can serve `new`; empty if it can."""
-    if old.parameters.digest != new.parameters.digest:
-        return f"its parameters_digest is {new.parameters.digest[:12]}…, not {old.parameters.digest[:12]}…"
-    if old.statistics.digest != new.statistics.digest:
-        return "its normalisation statistics are laid out otherwise"
-    if old.inputs != new.inputs:
-        return "its inputs are others"
-    if len(old.classes) != len(new.classes):
-        return f"it has {len(new.classes)} classes, not {len(old.classes)}"
-    return ""
-
-
-@dataclass(frozen=True)
 class Plan:
-    """What will become of each session of a model, decided before anything is changed.
+    """What will become of each session of a model, decided before anything is changed; `spare` are berths for none."""
 
-    `cohorts` are the new ones by their keys, or why there can be none.
-    """
-
-    old: Manifest
-    new: Engine
-    cohorts: Mapping[CohortKey, Cohort | str]
-    carried: Mapping[Session, Refolded | None]
-    reset: Sequence[Session]
+    carried: Mapping[Session, Berth]
+    reset: Mapping[Session, Berth]
     dropped: Sequence[Session]
+    spare: Sequence[Berth]
 
 
 def plan(
     sessions: Sequence[Session],
-    old: Engine,
-    new: Engine,
+    change: Change,
     cohorts: Mapping[CohortKey, Cohort | str],
-    refolded: Mapping[Session, Refolded],
+    ready: Mapping[Session, Berth],
     trust_radius: float,
     unfit: Unfit,
 ) -> Plan:
-    """Decide for every session; `refolded` may be older than its session's parameters, which are folded again then.
+    """Decide for every session.
+
+    Args:
+        sessions: all of the model's.
+        change: of its bundle.
+        cohorts: the new ones by the keys of the old, or why there can be none.
+        ready: berths made before; sessions that have changed since, or have none, get another.
+        trust_radius: largest distance of theta from the new source.
+        unfit: what becomes of sessions that cannot be carried over.
 
     Raises:
         FailedPrecondition: sessions cannot be carried over, and `unfit` refuses, or their recipe has no place.
     """
-    why = misfit(old.manifest, new.manifest)
-    carried: dict[Session, Refolded | None] = {}
+    why, whole = change.misfit, change.whole
+    places = _places(sessions, cohorts, ready, not why, whole)
+    homeless = {s: str(cohorts[s.cohort.key]) for s in sessions if s not in places}
     lost: dict[Session, str] = {}
-    unlearnt: list[Session] = []
-    homeless: dict[Session, str] = {}
-    for session in sessions:
-        home = cohorts[session.cohort.key]
-        if isinstance(home, str):
-            homeless[session] = home
-        elif not session.state.adapted:
-            if why:
-                unlearnt.append(session)
-            else:
-                carried[session] = None
-        elif why:
+    reset: list[Session] = []
+    for session, place in places.items():
+        if why and session.state.adapted:
             lost[session] = why
-        else:
-            latest = refolded.get(session)
-            if latest is None or latest.version != session.version:
-                latest = refold(new, learnt([session]))[session]
-            if latest.distance > trust_radius:
-                lost[session] = f"theta is {latest.distance:.3g} from its source; adaptation.trust_radius is less"
-            else:
-                carried[session] = latest
+        elif why:
+            reset.append(session)
+        elif place.distance > trust_radius:
+            lost[session] = f"theta is {place.distance:.3g} from its source; adaptation.trust_radius is less"
     if homeless and unfit is not Unfit.DROP:
-        raise _unfit(new.manifest, homeless, len(sessions), "acclimate_sessions=drop closes them")
+        raise _refused(change.new, homeless, len(sessions), "acclimate_sessions=drop closes them")
     if lost and unfit is Unfit.REFUSE:
         remedy = "acclimate_sessions=reset sets them back to the new source, and =drop closes them"
-        raise _unfit(new.manifest, lost, len(sessions), remedy)
-    if unfit is Unfit.DROP:
-        return Plan(old.manifest, new, cohorts, carried, tuple(unlearnt), (*lost, *homeless))
-    return Plan(old.manifest, new, cohorts, carried, (*unlearnt, *lost), ())
+        raise _refused(change.new, lost, len(sessions), remedy)
+    dropped = [*homeless, *lost] if unfit is Unfit.DROP else list(homeless)
+    if unfit is Unfit.RESET:
+        reset += lost
+    gone = {*dropped, *reset}
+    carried = {session: place for session, place in places.items() if session not in gone}
+    begun = {session: places[session] for session in reset}
+    taken = {id(place) for place in (*carried.values(), *begun.values())}
+    made = {id(place): place for place in (*ready.values(), *places.values())}
+    return Plan(carried, begun, dropped, [place for key, place in made.items() if key not in taken])
 
 
-def carry(session: Session, refolded: Refolded | None, target: Plan) -> None:
-    """Let a session go on under the new model."""
-    cohort, old = _home(session, target), session.cohort.bank.gather([session.row])
-    row = cohort.bank.allocate()
-    if target.old.files == target.new.manifest.files:
-        state = old
-    else:
-        state = _state(cohort, old, refolded is not None) | _budget(old)
-    cohort.bank.scatter([row], state)
-    session.cohort, session.row = cohort, row
-    session.epoch += 1
-    session.version += 1
-    if refolded is not None:
-        # Sessions that are behind their stream are answered by the source until they have caught up.
-        session.folded = None if session.behind else refolded.folded
-        session.distance = refolded.distance
+def carry(target: Plan, change: Change) -> None:
+    """Let sessions go on under the new model."""
+    occupy(target.carried, change.whole)
 
 
-def reset(session: Session, target: Plan) -> None:
-    """Let a session begin again at the new model's source."""
-    cohort, old = _home(session, target), session.cohort.bank.gather([session.row])
-    row = cohort.bank.allocate()
-    cohort.bank.scatter([row], cohort.bank.gather([row]) | _budget(old))
-    session.cohort, session.row = cohort, row
-    session.restore()
-    session.answers.clear()
+def reset(target: Plan) -> None:
+    """Let sessions begin again at the new model's source, with the budget they have."""
+    occupy({s: Berth(b.cohort, b.row, b.version, None, 0.0) for s, b in target.reset.items()}, whole=False)
+    for session in target.reset:
+        # Restoring counts as the one change that this is.
+        session.version -= 1
+        session.restore()
+        session.answers.clear()
 
 
-def _state(cohort: Cohort, old: State, adapted: bool) -> State:
-    """A row `[1, ...]` of the new cohort: at the source, or at what the session has learnt."""
-    source = cohort.engine.source
-    if not adapted:
-        return {name: np.asarray(value)[np.newaxis] for name, value in _template(cohort).items()}
-    learnt_row = seed_state(cohort.recipe, source, old[THETA][0], old[STATS][0])
-    row = {name: np.asarray(value)[np.newaxis] for name, value in learnt_row.items()}
-    moments = {
-        name: value
-        for name, value in old.items()
-        if name.startswith(OPTIMISER) and name in row and row[name].shape == value.shape
-    }
-    return row | moments
+def _places(
+    sessions: Sequence[Session],
+    cohorts: Mapping[CohortKey, Cohort | str],
+    ready: Mapping[Session, Berth],
+    fits: bool,
+    whole: bool,
+) -> dict[Session, Berth]:
+    """A berth for every session whose recipe the new model can run."""
+    places: dict[Session, Berth] = {}
+    for session in sessions:
+        home, made = cohorts[session.cohort.key], ready.get(session)
+        if isinstance(home, str):
+            continue
+        if made is None or made.version != session.version or made.cohort is not home:
+            made = berth(look([session])[0], home, fits, whole)
+        places[session] = made
+    return places
 
 
-def _template(cohort: Cohort) -> State:
-    return seed_state(cohort.recipe, cohort.engine.source, cohort.engine.source.theta, cohort.engine.source.stats)
-
-
-def _budget(state: State) -> State:
-    return {name: value for name, value in state.items() if name.startswith(budget.PREFIX)}
-
-
-def _home(session: Session, target: Plan) -> Cohort:
-    home = target.cohorts[session.cohort.key]
-    if isinstance(home, str):
-        raise TypeError(f"no cohort for {session.cohort.key}: {home}")
-    return home
-
-
-def _unfit(new: Manifest, unfit: Mapping[Session, str], total: int, remedy: str) -> FailedPrecondition:
+def _refused(new: Manifest, unfit: Mapping[Session, str], total: int, remedy: str) -> FailedPrecondition:
     return FailedPrecondition(
         "SESSIONS_UNFIT",
         f"{len(unfit)} of {total} sessions of model {new.name!r} cannot go on with version {new.version!r}: "

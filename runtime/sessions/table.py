@@ -176,11 +176,16 @@ class SessionTable:
         more = start + size < len(keys)
         return [self._sessions[key] for key in page], _encode(page[-1]) if more else ""
 
-    def rebuilt(self, model: str, engine: Engine) -> dict[CohortKey, Cohort | str]:
-        """Empty cohorts on another engine for those that the model has, or why one cannot be; nothing is changed."""
-        cohorts: dict[CohortKey, Cohort | str] = {}
-        for key in self._cohorts:
-            if key[0] == model:
+    def rebuilt(
+        self, model: str, engine: Engine, made: Mapping[CohortKey, Cohort | str] | None = None
+    ) -> dict[CohortKey, Cohort | str]:
+        """Cohorts on another engine for those that the model has, or why one cannot be; nothing is changed.
+
+        Those `made` before are taken, the others are empty. Safe from any thread.
+        """
+        cohorts: dict[CohortKey, Cohort | str] = dict(made or {})
+        for key in tuple(self._cohorts):
+            if key[0] == model and key not in cohorts:
                 try:
                     cohorts[key] = build_cohort(key, engine, self._guards, self._watch)
                 except InvalidArgument as error:
