@@ -29,6 +29,9 @@ BUNDLE = ROOT / "examples" / "digits" / "bundle"
 MODEL = "digits"
 SEQUENCE = ("--sequence-length", "20")
 STREAM = ("--async", "--streaming")
+# Spread of throughput and latency, in per cent, within which perf_analyzer takes three windows for one.
+STABLE_PER_CENT = 100
+PATIENCE_SECONDS = 300.0
 COLUMNS = {
     "per_s": "Inferences/Second",
     "p50_us": "p50 latency",
@@ -63,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, then print."""
     options = parser(__doc__)
     options.add_argument("--bundle", type=Path, default=BUNDLE, help="bundle of a model named digits")
-    options.add_argument("--requests", type=int, default=10_000, help="requests of each load (default 10000)")
+    options.add_argument("--requests", type=int, default=3_000, help="requests of a window, of three (default 3000)")
     options.add_argument("--binary", default="perf_analyzer", help="the program (default: from the PATH)")
     chosen = options.parse_args(arguments)
     binary = shutil.which(chosen.binary)
@@ -106,9 +109,9 @@ def measured(binary: str, target: str, load: Load, requests: int) -> dict[str, V
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.csv"
         command = [binary, "-m", MODEL, "-u", target, "-i", "grpc", "-b", "1", *load.options]
-        command += ["--concurrency-range", str(load.concurrency), "--request-count", str(requests)]
-        command += ["--warmup-request-count", str(max(1, requests // 10)), "-f", str(file)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        command += ["--concurrency-range", str(load.concurrency), "--measurement-mode", "count_windows"]
+        command += ["--measurement-request-count", str(requests), "-s", str(STABLE_PER_CENT), "-f", str(file)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
         if result.returncode != 0 or not file.is_file():
             raise RuntimeError(f"perf_analyzer ended with code {result.returncode}: {result.stdout[-600:]}")
         with file.open(encoding="utf-8", newline="") as opened:
