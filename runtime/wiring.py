@@ -121,23 +121,11 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         predictor.idle,
         account.stepped,
     )
-    repository = ModelRepository(
-        Around(
-            shelves=shelves_of(config),
-            read=read_bundle,
-            build=lambda bundle: load_engine(bundle, config),
-            engines=engines,
-            table=table,
-            predictor=predictor,
-            learner=learner,
-            account=account,
-            trust_radius=config.adaptation.trust_radius,
-        )
-    )
+    around = around_of(config, engines, table, predictor, learner, account)
     service = Service(
         Parts(
             engines=engines,
-            repository=repository,
+            repository=ModelRepository(around),
             table=table,
             predictor=predictor,
             learner=learner,
@@ -151,6 +139,28 @@ def build_service(config: Config, engines: Mapping[str, Engine], clock: Clock | 
         )
     )
     return service
+
+
+def around_of(
+    config: Config,
+    engines: dict[str, Engine],
+    table: SessionTable,
+    predictor: Predictor,
+    learner: Learner,
+    account: Account,
+) -> Around:
+    """What a change of models touches, and how bundles become engines."""
+    return Around(
+        shelves=shelves_of(config),
+        read=read_bundle,
+        build=lambda bundle: load_engine(bundle, config),
+        engines=engines,
+        table=table,
+        predictor=predictor,
+        learner=learner,
+        account=account,
+        trust_radius=config.adaptation.trust_radius,
+    )
 
 
 def guards_of(config: Config) -> Guards:
