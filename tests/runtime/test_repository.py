@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
 from acclimate.runtime.service import Service
 from acclimate.runtime.types import EventKind, Feedback
+from tests.polling import until_async
 from tests.runtime.digits import picture
 from tests.runtime.serving import learnt, opened, request, session_of
 from tests.runtime.shelves import MODEL, placed, relaid, retrained, serving
@@ -241,6 +244,26 @@ async def _under_load(bundle: Path, shelf: Path) -> None:
 
 def test_no_request_is_refused_because_its_model_is_replaced(bundle_path: Path, tmp_path: Path) -> None:
     asyncio.run(_under_load(bundle_path, tmp_path))
+
+
+async def _gone(bundle: Path, shelf: Path) -> None:
+    placed(bundle, shelf / "one", "1")
+    async with serving(shelf) as service:
+        await taught(service, "learnt")
+        engine = weakref.ref(service._parts.engines[MODEL])
+        gc.collect()
+        gc.disable()
+        try:
+            retrained(bundle, shelf / "two", "2")
+            await service.repository.load(MODEL)
+            await answer(service, "learnt")
+            await until_async(lambda: engine() is None, "the old engine to be gone")
+        finally:
+            gc.enable()
+
+
+def test_a_replaced_model_is_gone_without_a_collector(bundle_path: Path, tmp_path: Path) -> None:
+    asyncio.run(_gone(bundle_path, tmp_path))
 
 
 async def _drained(bundle: Path) -> None:
