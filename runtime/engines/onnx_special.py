@@ -72,7 +72,7 @@ class _Pace:
     def at_least(self, rows: int) -> float:
         """0 until enough was seen.
 
-        On a busy machine a few answers may all be slow, and without graphs there come no more that would put it right.
+        On a busy machine a few answers may all be slow, and without graphs there come no more to put it right.
         """
         return self.least[rows] if self.seen[rows] >= ENOUGH else 0.0
 
