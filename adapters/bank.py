@@ -6,7 +6,7 @@ forking, snapshotting and rolling back are copies of rows. The bank holds no loc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,11 @@ class SessionBank:
         return sum(value.nbytes for value in self._template.values())
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Of the fields."""
+        return tuple(self._fields)
+
+    @property
     def live(self) -> int:
         """Rows in use."""
         return self._capacity - len(self._free)
@@ -59,10 +64,10 @@ class SessionBank:
             if keep is None or not name.startswith(keep):
                 self._fields[name][row] = value
 
-    def gather(self, rows: Sequence[int]) -> State:
-        """Copies of the rows, `[len(rows), ...]` per field."""
+    def gather(self, rows: Sequence[int], names: Collection[str] | None = None) -> State:
+        """Copies of the rows, `[len(rows), ...]` per field, or for these fields alone where the bank has them."""
         index = np.asarray(rows, np.intp)
-        return {name: field[index] for name, field in self._fields.items()}
+        return {name: field[index] for name, field in self._fields.items() if names is None or name in names}
 
     def scatter(self, rows: Sequence[int], state: State) -> None:
         """Write rows back.
@@ -70,16 +75,26 @@ class SessionBank:
         Raises:
             LayoutError: a field is missing or has another shape or dtype; nothing is written then.
         """
-        for name, field in self._fields.items():
-            value = state.get(name)
+        self.write(rows, {name: state.get(name) for name in self._fields})
+
+    def write(self, rows: Sequence[int], fields: Mapping[str, NDArray[Any] | None]) -> None:
+        """Write some fields of rows; others stay as they are.
+
+        Raises:
+            LayoutError: a field is unknown, missing or has another shape or dtype; nothing is written then.
+        """
+        for name, value in fields.items():
+            field = self._fields.get(name)
+            if field is None:
+                raise LayoutError(f"state: field {name!r} is unknown; there are {sorted(self._fields)}")
             if value is None or value.shape != (len(rows), *field.shape[1:]) or value.dtype != field.dtype:
                 given = None if value is None else (value.dtype.name, value.shape)
                 raise LayoutError(
                     f"state: field {name!r} is {given}; expected {(field.dtype.name, (len(rows), *field.shape[1:]))}"
                 )
         index = np.asarray(rows, np.intp)
-        for name, field in self._fields.items():
-            field[index] = state[name]
+        for name, value in fields.items():
+            self._fields[name][index] = value
 
     def view(self, name: str, row: int) -> NDArray[Any]:
         """A copy of one field of one row."""

@@ -13,6 +13,9 @@ from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
 from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.oip.v1 import model_config_pb2 as model_config
+from acclimate.oip.v1 import model_repository_pb2 as model_repository
+from acclimate.oip.v1 import model_statistics_pb2 as model_statistics
 from acclimate.runtime.rpc.reflection import descriptor_pool
 from acclimate.runtime.rpc.server import SERVICES
 from acclimate.v1 import server_service_pb2, session_pb2
@@ -63,6 +66,8 @@ def methods() -> dict[str, MethodDescriptor]:
 def messages(session: str) -> dict[str, Message]:
     """For each rpc a message that it answers with OK to whoever owns `session` of the digits; a new rpc needs one here.
 
+    But that of RepositoryModelUnload, which would end every test, names a model that there is not.
+
     CreateSession opens `new-{session}`, ForkSession `fork-{session}`; three are about its snapshot `kept`.
     """
     name = f"models/{MODEL}/sessions/{session}"
@@ -75,6 +80,12 @@ def messages(session: str) -> dict[str, Message]:
         OIP + "ServerMetadata": oip.ServerMetadataRequest(),
         OIP + "ModelMetadata": oip.ModelMetadataRequest(name=MODEL),
         OIP + "ModelInfer": infer(session),
+        OIP + "ModelStreamInfer": infer(session),
+        OIP + "ModelConfig": model_config.ModelConfigRequest(name=MODEL),
+        OIP + "ModelStatistics": model_statistics.ModelStatisticsRequest(name=MODEL),
+        OIP + "RepositoryIndex": model_repository.RepositoryIndexRequest(),
+        OIP + "RepositoryModelLoad": model_repository.RepositoryModelLoadRequest(model_name=MODEL),
+        OIP + "RepositoryModelUnload": model_repository.RepositoryModelUnloadRequest(model_name="no-such-model"),
         SESSIONS + "CreateSession": pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=f"new-{session}"),
         SESSIONS + "ListSessions": pb.ListSessionsRequest(parent=f"models/{MODEL}"),
         SESSIONS + "UpdateSession": pb.UpdateSessionRequest(

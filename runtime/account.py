@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
+from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.clock import Clock
@@ -14,6 +15,7 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.predictor import Answer
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
+from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SessionTable
@@ -34,16 +36,35 @@ class Account:
     def __init__(
         self, models: Mapping[str, Engine], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
     ) -> None:
-        self._engines = models
         self._noted = noted
         self._hub = hub
         self._clock = clock
-        self.tallies = {name: Tally() for name in models}
-        self._telemetry = dict.fromkeys(models, Telemetry())
+        self._thresholds: dict[str, float] = {}
+        self._telemetry: dict[str, Telemetry] = {}
+        self.tallies: dict[str, Tally] = {}
+        self.usages: dict[str, Usage] = {}
+        for engine in models.values():
+            self.serve(engine.manifest)
+
+    def serve(self, manifest: Manifest) -> None:
+        """Keep books for a model from now on; those of its name go on, `usages` begin again."""
+        self.tallies.setdefault(manifest.name, Tally())
+        self._thresholds[manifest.name] = manifest.calibration.confidence_threshold
+        self._telemetry[manifest.name] = Telemetry()
+        self.usages[manifest.name] = Usage()
+
+    def finished(self, model: str, code: str, seconds: float) -> None:
+        """Count a request, answered or refused with `code`; of models that were never served, nothing is kept."""
+        tally = self.tallies.get(model)
+        if tally is not None:
+            tally.requests[code] += 1
+            tally.request_seconds.add(seconds)
+            (self.usages[model].success if code == "OK" else self.usages[model].fail).add(seconds)
 
     def answered(self, model: str, session: Session | None, answer: Answer) -> None:
         """Count an answer."""
-        tally, threshold = self.tallies[model], self._engines[model].manifest.calibration.confidence_threshold
+        tally, threshold = self.tallies[model], self._thresholds[model]
+        self.usages[model].answered(answer, self._clock.wall())
         tally.samples += len(answer.logits)
         tally.queue_seconds.add(answer.queued)
         tally.predict_seconds.add(answer.computed)
@@ -64,6 +85,8 @@ class Account:
         session, outcome = report.session, report.outcome
         tally, own = self.tallies[session.model], session.account
         tally.steps[outcome.kind] += 1
+        if session.terms is not None:
+            session.terms.stepped(outcome, report.restored, report.ms)
         if outcome is Outcome.APPLIED:
             own.updates += 1
         elif outcome.kind == "skipped":
@@ -132,9 +155,15 @@ class Account:
         self.tallies[model].expired += kind is EventKind.EXPIRED
         self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
-    def snapshot(self, name: str, table: SessionTable) -> ModelSnapshot:
-        """One model's figures; safe from any thread."""
-        engine, tally = self._engines[name], self.tallies[name]
+    def moved(self, session: Session, move: str, kind: EventKind, version_before: int) -> None:
+        """Count what the replacement of its model has made of a session, and tell watchers."""
+        self.tallies[session.model].moves[move] += 1
+        self._tell(session, kind, version_before)
+
+    def snapshot(self, engine: Engine, table: SessionTable) -> ModelSnapshot:
+        """One served model's figures; safe from any thread."""
+        name = engine.manifest.name
+        tally = self.tallies[name]
         graphs = engine.specialised
         live = [session for session in table if session.model == name]
         cost = engine.manifest.cost
@@ -186,6 +215,7 @@ class Account:
             expired=tally.expired,
             snapshots=len(held),
             snapshot_bytes=sum(snapshot.nbytes for snapshot in held),
+            moves=dict(tally.moves),
         )
 
     def _tell(

@@ -19,7 +19,7 @@ from acclimate.adapters.errors import LayoutError
 from acclimate.adapters.features import FeatureStatistics
 from acclimate.adapters.manifest import MANIFEST_FILE, SOURCE_FILE, WEIGHTS_FILE, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source, histogram
-from acclimate.runtime.inference import DTYPES
+from acclimate.runtime.datatypes import DTYPES
 
 # A manifest is text about a few dozen tensors; anything larger is not one.
 MAX_MANIFEST_BYTES = 16 * 1024 * 1024
@@ -57,6 +57,20 @@ def read_bundle(path: Path) -> Bundle:
         BundleError: a file is missing or does not match its hash, or the manifest or arrays are malformed;
             the message names the file and the fix.
     """
+    manifest, digest = read_manifest(path)
+    contents = {name: _verified(path / name, entry) for name, entry in manifest.files.items()}
+    tensors = _tensors(path / SOURCE_FILE, contents[SOURCE_FILE])
+    graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
+    weights = _tensors(path / WEIGHTS_FILE, contents[WEIGHTS_FILE]) if WEIGHTS_FILE in contents else {}
+    return Bundle(path, manifest, digest, _source(path, manifest, tensors), tensors, graphs, weights)
+
+
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """A bundle's manifest and its SHA-256; of the other files nothing is read.
+
+    Raises:
+        BundleError: it is missing or malformed, or describes what cannot be served.
+    """
     raw = _read(path / MANIFEST_FILE, MAX_MANIFEST_BYTES)
     try:
         manifest = Manifest.from_json(json.loads(raw))
@@ -64,12 +78,7 @@ def read_bundle(path: Path) -> Bundle:
         # Whatever the parser stumbles over, it is the manifest that is wrong.
         raise BundleError(f"{path / MANIFEST_FILE}: {error}") from error
     _refuse_unservable(path / MANIFEST_FILE, manifest)
-    contents = {name: _verified(path / name, entry) for name, entry in manifest.files.items()}
-    tensors = _tensors(path / SOURCE_FILE, contents[SOURCE_FILE])
-    graphs = {name: content for name, content in contents.items() if name.endswith(".onnx")}
-    digest = hashlib.sha256(raw).hexdigest()
-    weights = _tensors(path / WEIGHTS_FILE, contents[WEIGHTS_FILE]) if WEIGHTS_FILE in contents else {}
-    return Bundle(path, manifest, digest, _source(path, manifest, tensors), tensors, graphs, weights)
+    return manifest, hashlib.sha256(raw).hexdigest()
 
 
 def _refuse_unservable(path: Path, manifest: Manifest) -> None:

@@ -25,6 +25,7 @@ from pydantic_settings import (
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
+from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
 
 ENV_PREFIX = "ACCLIMATE_"
@@ -142,7 +143,9 @@ class Config(BaseSettings):
         description="directories of the bundles to serve; in the environment separated as in PATH, in a file "
         "relative to the file",
     )
+    repository: Repository = Repository()
     server: Server = Server()
+    open_inference: OpenInference = OpenInference()
     engine: Engine = Engine()
     scheduler: Scheduler = Scheduler()
     sessions: Sessions = Sessions()
@@ -229,6 +232,9 @@ def _read(file: Path) -> dict[str, Any]:
         document["bundles"] = [file.parent / str(path) for path in document["bundles"]]
     if isinstance(document.get("security"), dict):
         document["security"] = beside(file.parent, document["security"])
+    repository = document.get("repository")
+    if isinstance(repository, dict) and repository.get("directory"):
+        repository["directory"] = str(file.parent / str(repository["directory"]))
     return document
 
 

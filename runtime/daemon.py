@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import structlog
@@ -57,16 +58,19 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     door = setup.door(config, guard)
     _warn(config, guard)
     service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
+    reload = Reloading(service.repository.reload)
+    loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard)
-    figures = registry(service.snapshot, rpc.stats.counts, guard.stats)
+    figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
     http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
     try:
         service.start()
         await rpc.start()
         announce(config, rpc.port, http.port, sorted(engines))
         await stop.wait()
+        reload.end()
         log.info("draining", seconds=config.server.drain_seconds)
-        rpc.health.drain()
+        rpc.drain()
         await service.drain(config.server.drain_seconds)
         await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
@@ -83,6 +87,36 @@ def _warn(config: Config, guard: Guard) -> None:
         log.warning("no TLS: whoever is on the way can read and change requests", host=config.server.host)
     if not guard.closed:
         log.warning("no tokens: whoever reaches the port may do everything", host=config.server.host)
+
+
+class Reloading:
+    """Reloads when asked; asked while it does, once more afterwards."""
+
+    def __init__(self, reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        self._reload = reload
+        self._task: asyncio.Task[None] | None = None
+        self._again = False
+
+    def ask(self) -> None:
+        """SIGHUP."""
+        if self._task is not None and not self._task.done():
+            self._again = True
+            return
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="reload")
+
+    def end(self) -> None:
+        """Begin nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        while True:
+            self._again = False
+            log.info("reloading")
+            await self._reload()
+            log.info("reloaded")
+            if not self._again:
+                return
 
 
 def announce(config: Config, grpc_port: int, http_port: int, models: list[str]) -> None:

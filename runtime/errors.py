@@ -11,7 +11,8 @@ AcclimateError
 ├── Unavailable          draining or not ready
 ├── Aborted              somebody else has, or changed, what the request is about
 ├── DataLoss             what was stored does not hold any more
-└── DeadlineExceeded     the client's deadline passed before the work began
+├── DeadlineExceeded     the client's deadline passed before the work began
+└── Unimplemented        part of a public protocol that is not served here
 
 Any other exception is a defect: clients read "internal", the log reads everything.
 `rpc/status.py` alone maps codes to gRPC.
@@ -36,6 +37,7 @@ class Code(StrEnum):
     DEADLINE_EXCEEDED = "DEADLINE_EXCEEDED"
     ABORTED = "ABORTED"
     DATA_LOSS = "DATA_LOSS"
+    UNIMPLEMENTED = "UNIMPLEMENTED"
 
 
 class AcclimateError(Exception):
@@ -117,3 +119,9 @@ class DataLoss(AcclimateError):
     """What was stored does not hold any more; a retry does not help."""
 
     code = Code.DATA_LOSS
+
+
+class Unimplemented(AcclimateError):
+    """Part of a public protocol that is not served here, whatever the request says."""
+
+    code = Code.UNIMPLEMENTED

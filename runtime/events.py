@@ -78,14 +78,25 @@ class EventHub:
         self._watchers: WeakSet[Watcher] = WeakSet()
         self._closed = False
         self._latest: deque[Event] = deque(maxlen=REMEMBERED)
+        self._change = asyncio.Event()
 
     def __len__(self) -> int:
         return sum(not watcher.ended for watcher in self._watchers)
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing will be published any more."""
+        return self._closed
+
+    async def changed(self) -> None:
+        """Return at the next event, whosever it is, or when the hub closes."""
+        await self._change.wait()
 
     def publish(self, event: Event) -> None:
         """Hand an event to those who asked for its model and session."""
         event = replace(event, token=uuid.uuid4().hex)
         self._latest.append(event)
+        self._wake()
         for watcher in self._watchers:
             if watcher.wants(event):
                 watcher.put(event)
@@ -112,6 +123,7 @@ class EventHub:
     def close(self) -> None:
         """End every watch, after the events already queued."""
         self._closed = True
+        self._wake()
         for watcher in self._watchers:
             watcher.put(None)
 
@@ -128,3 +140,7 @@ class EventHub:
         for event in latest[len(latest) if place is None else place + 1 :]:
             if watcher.wants(event):
                 watcher.put(event)
+
+    def _wake(self) -> None:
+        self._change.set()
+        self._change = asyncio.Event()

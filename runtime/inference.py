@@ -12,24 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.datatypes import accepted, name_of, widened
 from acclimate.runtime.errors import InvalidArgument, NotFound
 from acclimate.runtime.types import InferRequest, Scalar
 
-DTYPES: dict[str, np.dtype[Any]] = {
-    "BOOL": np.dtype(np.bool_),
-    "UINT8": np.dtype(np.uint8),
-    "UINT16": np.dtype(np.uint16),
-    "UINT32": np.dtype(np.uint32),
-    "UINT64": np.dtype(np.uint64),
-    "INT8": np.dtype(np.int8),
-    "INT16": np.dtype(np.int16),
-    "INT32": np.dtype(np.int32),
-    "INT64": np.dtype(np.int64),
-    "FP16": np.dtype(np.float16),
-    "FP32": np.dtype(np.float32),
-    "FP64": np.dtype(np.float64),
-}
-OURS = ("sequence_id", "sequence_start", "sequence_end", "acclimate_adapt", "acclimate_recipe")
+OURS = (
+    "sequence_id",
+    "sequence_start",
+    "sequence_end",
+    "acclimate_adapt",
+    "acclimate_recipe",
+    "acclimate_budget_ms",
+    "acclimate_min_version",
+)
+# A client may send this many times the batch size in one request.
+REQUEST_BATCHES = 16
+# Triton's `priority`: 1 is served first; a request that names none, or one that does not exist, has the default.
+PRIORITY_LEVELS, DEFAULT_PRIORITY = 3, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,9 @@ class Sequence:
     """The session part of a request, from Triton's sequence extension and our own parameters.
 
     `session_id` is None for stateless requests; `start` opens or resets, `end` closes; `learn` says whether
-    the samples may be learnt from; `recipe` is what a session that `start` opens should run.
+    the samples may be learnt from; `recipe` is what a session that `start` opens should run. `allowance` is how many
+    milliseconds steps over the samples may take; `min_version` the version of the session's parameters that may
+    answer at the earliest; `priority` 1 to `PRIORITY_LEVELS`, 1 first.
     """
 
     session_id: str | None
@@ -45,6 +46,9 @@ class Sequence:
     end: bool
     learn: bool
     recipe: str | None
+    allowance: float = math.inf
+    min_version: int = 0
+    priority: int = DEFAULT_PRIORITY
 
 
 def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
@@ -62,13 +66,26 @@ def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
     if isinstance(raw, bool) or not isinstance(raw, int | str):
         raise _wrong_type("sequence_id", raw, "a string or an integer")
     session_id = None if raw in (0, "", "0") else str(raw)
+    budget = _count(parameters, "acclimate_budget_ms")
+    priority = _count(parameters, "priority") or 0
     sequence = Sequence(
         session_id=session_id,
         start=_flag(parameters, "sequence_start", default=False),
         end=_flag(parameters, "sequence_end", default=False),
-        learn=_flag(parameters, "acclimate_adapt", default=True),
+        # What may cost nothing is not learnt from.
+        learn=_flag(parameters, "acclimate_adapt", default=True) and budget != 0,
         recipe=_text(parameters, "acclimate_recipe"),
+        allowance=math.inf if budget is None else budget,
+        min_version=_count(parameters, "acclimate_min_version") or 0,
+        priority=priority if 0 < priority <= PRIORITY_LEVELS else DEFAULT_PRIORITY,
     )
+    if sequence.min_version and (session_id is None or sequence.start):
+        raise InvalidArgument(
+            "MIN_VERSION_WITHOUT_SESSION",
+            "acclimate_min_version only means something for a session that exists: send its sequence_id, and no "
+            "sequence_start",
+            parameter="acclimate_min_version",
+        )
     if session_id is None and (sequence.start or sequence.end):
         raise InvalidArgument(
             "SEQUENCE_ID_MISSING",
@@ -81,6 +98,11 @@ def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
             parameter="acclimate_recipe",
         )
     return sequence
+
+
+def max_rows(max_batch: int) -> int:
+    """Samples that one request may hold, for `max_batch` that are predicted together."""
+    return REQUEST_BATCHES * max_batch
 
 
 def check_version(manifest: Manifest, version: str) -> None:
@@ -98,7 +120,7 @@ def check_version(manifest: Manifest, version: str) -> None:
 
 
 def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> NDArray[Any]:
-    """The one input tensor `[B, ...]` of a request.
+    """The one input tensor `[B, ...]` of a request, in the model's datatype.
 
     Raises:
         NotFound: the model has no such version. InvalidArgument: tensor name, datatype, shape or value is not
@@ -117,11 +139,11 @@ def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> 
             inputs=sorted(request.inputs),
         )
     tensor = request.inputs[spec.name]
-    if tensor.dtype != DTYPES[spec.datatype]:
-        given = next((name for name, dtype in DTYPES.items() if dtype == tensor.dtype), str(tensor.dtype))
+    given = name_of(tensor)
+    if given not in accepted(spec.datatype):
         raise InvalidArgument(
             "DATATYPE_MISMATCH",
-            f"input {spec.name!r} has datatype {given}; the model takes {spec.datatype}",
+            f"input {spec.name!r} has datatype {given}; the model takes {' or '.join(accepted(spec.datatype))}",
             input=spec.name,
             datatype=given,
             expected=spec.datatype,
@@ -136,6 +158,7 @@ def checked_inputs(request: InferRequest, manifest: Manifest, max_rows: int) -> 
             shape=list(tensor.shape),
             expected=list(spec.shape),
         )
+    tensor = widened(tensor, spec.datatype)
     if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
         position = [int(axis[0]) for axis in np.nonzero(~np.isfinite(tensor))]
         raise InvalidArgument(
@@ -151,6 +174,15 @@ def _flag(parameters: Mapping[str, Scalar], name: str, *, default: bool) -> bool
     value = parameters.get(name, default)
     if not isinstance(value, bool):
         raise _wrong_type(name, value, "a bool")
+    return value
+
+
+def _count(parameters: Mapping[str, Scalar], name: str) -> int | None:
+    value = parameters.get(name)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _wrong_type(name, value, "a whole number, not negative")
     return value
 
 

@@ -1,4 +1,4 @@
-"""The parts that the service is put together from."""
+"""What the service is made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
 from acclimate.runtime.seeding import Seeder
@@ -17,9 +18,10 @@ from acclimate.runtime.sessions.table import SessionTable
 
 @dataclass(frozen=True)
 class Parts:
-    """What the service is made of; `runtime/wiring.py` builds them."""
+    """`runtime/wiring.py` builds them; `engines` are the served ones by model."""
 
     engines: dict[str, Engine]
+    repository: ModelRepository
     table: SessionTable
     predictor: Predictor
     learner: Learner
@@ -29,5 +31,12 @@ class Parts:
     hub: EventHub
     clock: Clock
     max_rows: int
+    max_queue: int
     max_snapshots: int
     synchronous: bool
+
+    def served(self) -> list[Engine]:
+        """Engines by name, safe from any thread."""
+        # A copy first: models come and go while a scrape reads.
+        engines = dict(self.engines)
+        return [engines[name] for name in sorted(engines)]

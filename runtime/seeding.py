@@ -19,7 +19,7 @@ from acclimate.adapters.seeding import check_seed, seed_state
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
-from acclimate.runtime.scheduler.drive import Slicing, answer
+from acclimate.runtime.scheduler.drive import Slicing, answer, waiting
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.types import Seed
 
@@ -54,7 +54,7 @@ class Seeder:
 
     def __init__(self, guards: Guards, slice_rows: int, idle: threading.Event, patience: float) -> None:
         self._guards = guards
-        self._slicing = Slicing(slice_rows, lambda: _wait(idle, patience))
+        self._slicing = Slicing(slice_rows, waiting(idle, patience))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="seed")
 
     async def prepare(self, engine: Engine, seed: Seed) -> Prepared:
@@ -86,10 +86,6 @@ class Seeder:
             if verdict is not Outcome.APPLIED:
                 raise _refused(engine.manifest.name, verdict, distance)
             return Prepared(theta, stats, engine.fold(theta, stats), distance, len(engine.source.canary_labels))
-
-
-def _wait(idle: threading.Event, seconds: float) -> None:
-    idle.wait(seconds)
 
 
 def plant(session: Session, prepared: Prepared) -> None:

@@ -14,17 +14,20 @@ from numpy.typing import NDArray
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.errors import AcclimateError, FailedPrecondition
+from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.parts import Parts
+from acclimate.runtime.replying import Readers, reply
+from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import shelving
 from acclimate.runtime.sessions.session import Session, exported
-from acclimate.runtime.sessions.table import unknown_model
+from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -38,6 +41,7 @@ from acclimate.runtime.types import (
     SessionPage,
     SessionView,
 )
+from acclimate.runtime.work import Work
 
 
 class Service:
@@ -47,9 +51,14 @@ class Service:
         self._parts = parts
         self._started_at = parts.clock.wall()
         self._running = self._draining = False
-        self._tasks: list[asyncio.Task[None]] = []
-        self._keeping: list[asyncio.Task[None]] = []
+        self._work = Work(parts)
         self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
+        self._readers = Readers(parts.hub, parts.clock, parts.max_queue)
+
+    @property
+    def repository(self) -> ModelRepository:
+        """What changes which models are served."""
+        return self._parts.repository
 
     @property
     def ready(self) -> bool:
@@ -58,35 +67,17 @@ class Service:
 
     def start(self) -> None:
         """Begin to serve; must be called on the running event loop."""
-        self._tasks = [asyncio.create_task(self._parts.predictor.run(), name="predictor")]
-        if not self._parts.synchronous:
-            self._tasks.append(asyncio.create_task(self._parts.learner.run(), name="learner"))
-        self._keeping = [asyncio.create_task(shelving.sweep_often(self._parts.residency), name="sweeper")]
-        if self._parts.residency.journal is not None:
-            self._keeping.append(asyncio.create_task(self._parts.residency.journal.run(), name="journal"))
+        self._work.start()
         self._running = True
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new requests, answer those queued, let the step under way finish, store all, end every watch."""
         self._draining = True
-        self._parts.residency.drain()
-        self._parts.predictor.close()
-        self._parts.learner.close()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=grace_seconds)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-        for worker in (self._parts.predictor, self._parts.learner, self._parts.seeder):
-            worker.release()
-        await self._parts.residency.close(self._keeping)
-        self._parts.hub.close()
-        for engine in self._parts.engines.values():
-            engine.close()
+        await self._work.drain(grace_seconds)
 
     def models(self) -> tuple[Manifest, ...]:
         """Manifests of the served models, by name."""
-        return tuple(self._parts.engines[name].manifest for name in sorted(self._parts.engines))
+        return tuple(engine.manifest for engine in self._parts.served())
 
     def model(self, name: str, version: str = "") -> Manifest:
         """One manifest."""
@@ -108,15 +99,16 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            if (tally := self._parts.account.tallies.get(request.model)) is not None:
-                tally.requests[code] += 1
-                tally.request_seconds.add(self._parts.clock.monotonic() - arrived)
+            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived)
 
     async def create_session(self, request: CreateSession) -> SessionView:
         """Open a session, at its seed if it has one and the seed passes."""
         prepared = None
         if request.seed is not None:
-            prepared = await self._parts.seeder.prepare(self._engine(request.model), request.seed)
+            engine = self._engine(request.model)
+            prepared = await self._parts.seeder.prepare(engine, request.seed)
+            if self._engine(request.model) is not engine:
+                raise Unavailable("MODEL_REPLACED", "the model was replaced; try again", retry_after_seconds=0.0)
         await self._parts.residency.refuse_taken(request.model, request.session_id)
         session = await self._opened(request)
         if prepared is not None:
@@ -172,8 +164,10 @@ class Service:
             started_at=self._started_at,
             queue_depth=len(self._parts.predictor),
             watchers=len(self._parts.hub),
-            models=tuple(self._parts.account.snapshot(name, self._parts.table) for name in sorted(self._parts.engines)),
             store=shelving.figures(self._parts.residency),
+            models=tuple(self._parts.account.snapshot(engine, self._parts.table) for engine in self._parts.served()),
+            loads=dict(self._parts.repository.loads),
+            unloads=dict(self._parts.repository.unloads),
         )
 
     def answered(self, ticket: Ticket, answer: Answer) -> None:
@@ -182,11 +176,13 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
-        if session is None or not session.open or session.paused:
+        if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
             return
         if ticket.learn and session.cohort.recipe.learns:
             answers = None if session.cohort.recipe.pace is None else answer.logits
-            self._parts.account.gathered(session, session.buffer.extend(ticket.inputs, ticket.request_id, answers))
+            dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
+            self._parts.account.gathered(session, dropped)
+            ticket.terms.fate = QUEUED if len(session.buffer) >= session.cohort.recipe.batch_rows else GATHERED
             if not self._parts.synchronous:
                 self._parts.learner.notify(session)
 
@@ -194,7 +190,9 @@ class Service:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
         for ticket in tickets:
             if ticket.session is not None:
+                ticket.session.terms = ticket.terms
                 await self._learn(ticket.session)
+                ticket.session.terms = None
 
     async def _learn(self, session: Session) -> None:
         """Step a session that has gathered enough: now in synchronous mode, else when its turn comes."""
@@ -211,14 +209,20 @@ class Service:
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
         request = replace(request, id=request.id or uuid.uuid4().hex)
-        deadline, learn = request.deadline, sequence.learn
+        deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
         pinned = [] if session is None else [session]
         for held in pinned:
             held.pins += 1
         try:
-            answer = await self._parts.predictor.submit(engine, session, inputs, deadline, learn, request.id)
+            if session is not None and sequence.min_version:
+                await self._readers.reach(session, sequence.min_version, deadline)
+                engine = self._engine(request.model)
+                inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
+            answer = await self._parts.predictor.submit(
+                engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
+            )
             if session is not None and learn and session.cohort.recipe.answers_late:
-                answer = await self._late(session, inputs, answer, deadline)
+                answer = await self._late(session, inputs, answer, deadline, terms)
         except BaseException:
             if session is not None and sequence.start:
                 self._forget_unused(session)
@@ -226,29 +230,21 @@ class Service:
         finally:
             for held in pinned:
                 held.pins -= 1
-        reply = self._reply(request, engine.manifest, session, answer)
+        if session is not None:
+            session.answers.remember(request.id, answer.scores.label)
+        answered = reply(request, session, answer, terms)
         if sequence.end and session is not None and session.from_sequence and session.open:
             self._close(session)
-        return reply
+        return answered
 
-    async def _late(self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None) -> Answer:
+    async def _late(
+        self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None, terms: Terms
+    ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
-        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline)
+        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
         self._parts.account.answered(session.model, session, answer)
         return answer
-
-    def _reply(self, request: InferRequest, manifest: Manifest, session: Session | None, answer: Answer) -> InferReply:
-        parameters: dict[str, bool | int | float | str] = {
-            "acclimate_version": answer.version,
-            "acclimate_entropy": float(answer.scores.entropy.mean()),
-            "acclimate_confidence": float(answer.scores.confidence.mean()),
-        }
-        if session is not None:
-            parameters["acclimate_session"] = session.id
-            session.answers.remember(request.id, answer.scores.label)
-        outputs: dict[str, NDArray[Any]] = {manifest.outputs[0].name: answer.logits}
-        return InferReply(request.model, manifest.version, request.id, outputs, parameters)
 
     async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
         """The session a request belongs to; `sequence_start` opens it, or resets one that exists."""
@@ -290,11 +286,13 @@ class Service:
         self._parts.table.close(session)
         self._parts.account.happened(session, EventKind.DELETED, session.version)
 
+    def usages(self, name: str, version: str = "") -> tuple[tuple[Manifest, Usage], ...]:
+        """What a model, or with an empty name each, has done since it was loaded."""
+        manifests = (self.model(name, version),) if name else self.models()
+        return tuple((manifest, self._parts.account.usages[manifest.name]) for manifest in manifests)
+
     def _engine(self, model: str) -> Engine:
-        engine = self._parts.engines.get(model)
-        if engine is None:
-            raise unknown_model(model, self._parts.engines)
-        return engine
+        return self._parts.table.engine(model)
 
     def _view(self, session: Session) -> SessionView:
         return session.view(self._parts.learner.budget_time(session))

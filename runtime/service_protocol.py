@@ -7,6 +7,8 @@ from typing import Protocol
 
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.lifecycle import Lifecycle
+from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -32,6 +34,13 @@ class ServiceProtocol(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """Forks, snapshots, pauses and changes of sessions, and the etags that guard them."""
+
+    @property
+    def repository(self) -> ModelRepository:
+        """What changes which models are served."""
+
+    def usages(self, name: str, version: str = "") -> tuple[tuple[Manifest, Usage], ...]:
+        """What a model, or with an empty name each, has done since it was loaded; NotFound if it is not served."""
 
     def models(self) -> tuple[Manifest, ...]:
         """Manifests of the served models, by name."""

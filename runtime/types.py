@@ -156,6 +156,7 @@ class EventKind(StrEnum):
     EVICTED = "evicted"
     RETURNED = "returned"
     FENCED = "fenced"
+    MOVED = "moved"
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +234,7 @@ class ModelSnapshot:
             made, and given up for those of other sessions.
         forked, expired: sessions opened as copies, and closed because nobody used them.
         snapshots, snapshot_bytes: held now, of all sessions, and their size.
+        moves: sessions that met another bundle in the place of theirs, by what became of them.
     """
 
     model: str
@@ -277,11 +279,12 @@ class ModelSnapshot:
     expired: int
     snapshots: int
     snapshot_bytes: int
+    moves: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceSnapshot:
-    """The daemon at one moment."""
+    """The daemon at one moment; `loads` and `unloads` of models by outcome, since it started."""
 
     ready: bool
     draining: bool
@@ -290,3 +293,5 @@ class ServiceSnapshot:
     watchers: int
     models: tuple[ModelSnapshot, ...]
     store: StoreSnapshot
+    loads: Mapping[str, int] = field(default_factory=dict)
+    unloads: Mapping[str, int] = field(default_factory=dict)

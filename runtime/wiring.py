@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import structlog
+
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.restoration.policy import PREFIX
 from acclimate.adapters.watch import Watch
@@ -15,9 +17,13 @@ from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
-from acclimate.runtime.scheduler.learner import Learner, LearnerLimits
-from acclimate.runtime.scheduler.predictor import Predictor, PredictorLimits
+from acclimate.runtime.repository.control import Around, ModelRepository
+from acclimate.runtime.repository.shelves import Shelves, highest
+from acclimate.runtime.scheduler.learner import Learner
+from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
+from acclimate.runtime.scheduler.predictor import Predictor
 from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.security import setup, signatures
 from acclimate.runtime.security.quotas import Quotas
@@ -27,8 +33,9 @@ from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.bounds import Bounds
 from acclimate.runtime.sessions.keeping import Keeping
 from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
+from acclimate.runtime.sessions.settings import Limits
 from acclimate.runtime.sessions.store_thread import StoreThread
-from acclimate.runtime.sessions.table import Limits, SessionTable
+from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
@@ -36,8 +43,8 @@ from acclimate.runtime.types import Budget
 
 __all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
 
-# A client may send this many times the batch size in one request.
-REQUEST_BATCHES = 16
+log = structlog.stdlib.get_logger("acclimate.wiring")
+
 # Synchronous mode has no clock for budgets: a sample counts as this much time, ten samples a second.
 SAMPLE_PERIOD_SECONDS = 0.1
 # How long a slice of an adaptation step waits for queued predictions before it runs all the same.
@@ -79,13 +86,14 @@ def _refuse_unsigned(bundle: Bundle, config: Config) -> None:
 
 
 def load_engines(config: Config) -> dict[str, Engine]:
-    """Every configured bundle, by model name.
+    """Every configured bundle and the highest version of every model in the repository, by model name.
 
     Raises:
-        BundleError: a bundle cannot be served, or two have the same name.
+        BundleError: a configured bundle cannot be served, or two have the same name; the repository cannot be read.
         ModuleNotFoundError: ONNX Runtime is not installed.
     """
     engines: dict[str, Engine] = {}
+    shelves = shelves_of(config)
     for path in config.bundles:
         bundle = read_bundle(path)
         if bundle.manifest.name in engines:
@@ -93,6 +101,14 @@ def load_engines(config: Config) -> dict[str, Engine]:
                 f"{path}: model name {bundle.manifest.name!r} is served already; give bundles unique names"
             )
         engines[bundle.manifest.name] = load_engine(bundle, config)
+    for name, entry in highest(shelves.entries()).items():
+        if entry.path in config.bundles:
+            continue
+        try:
+            engines[name] = load_engine(read_bundle(entry.path), config)
+        except BundleError as error:
+            # One bad child of the repository does not keep the others from being served; the index says why it is not.
+            log.error("bundle cannot be served", path=str(entry.path), reason=str(error))
     return engines
 
 
@@ -106,6 +122,12 @@ def open_store(config: Config) -> Store | None:
     return SqliteStore(Path(chosen.path), chosen.synchronous) if chosen.path else None
 
 
+def shelves_of(config: Config) -> Shelves:
+    """Where bundles may lie."""
+    directory = config.repository.directory
+    return Shelves(config.bundles, Path(directory) if directory else None)
+
+
 def build_service(
     config: Config,
     engines: Mapping[str, Engine],
@@ -114,7 +136,7 @@ def build_service(
     quotas: Quotas | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock = clock or SystemClock()
+    clock, engines = clock or SystemClock(), dict(engines)
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
@@ -132,11 +154,7 @@ def build_service(
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
-        PredictorLimits(
-            max_batch=1 if synchronous else config.scheduler.max_batch,
-            max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
-            max_queue=config.scheduler.max_queue,
-        ),
+        _batches(config),
         clock,
         lambda ticket, answer: service.answered(ticket, answer),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
@@ -152,7 +170,8 @@ def build_service(
     )
     service = Service(
         Parts(
-            engines=dict(engines),
+            engines=engines,
+            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account)),
             table=table,
             predictor=predictor,
             learner=learner,
@@ -161,12 +180,22 @@ def build_service(
             residency=residency,
             hub=hub,
             clock=clock,
-            max_rows=REQUEST_BATCHES * config.scheduler.max_batch,
+            max_rows=max_rows(config.scheduler.max_batch),
+            max_queue=config.scheduler.max_queue,
             max_snapshots=config.sessions.max_snapshots,
             synchronous=synchronous,
         )
     )
     return service
+
+
+def _batches(config: Config) -> PredictorLimits:
+    synchronous = config.scheduler.mode == "synchronous"
+    return PredictorLimits(
+        max_batch=1 if synchronous else config.scheduler.max_batch,
+        max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
+        max_queue=config.scheduler.max_queue,
+    )
 
 
 def _steps(config: Config, store: Store | None) -> LearnerLimits:
@@ -196,6 +225,28 @@ def keeping_of(config: Config, store: Store) -> Keeping:
 def _shared(config: Config, quotas: Quotas, clock: Clock) -> SharedBudgets:
     process = (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms)
     return SharedBudgets(process, quotas, clock)
+
+
+def around_of(
+    config: Config,
+    engines: dict[str, Engine],
+    table: SessionTable,
+    predictor: Predictor,
+    learner: Learner,
+    account: Account,
+) -> Around:
+    """What a change of models touches, and how bundles become engines."""
+    return Around(
+        shelves=shelves_of(config),
+        read=read_bundle,
+        build=lambda bundle: load_engine(bundle, config),
+        engines=engines,
+        table=table,
+        predictor=predictor,
+        learner=learner,
+        account=account,
+        trust_radius=config.adaptation.trust_radius,
+    )
 
 
 def guards_of(config: Config) -> Guards:

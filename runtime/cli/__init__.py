@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, serve, session_life, store, token
+from acclimate.runtime.cli import bundle, demo, export, model, serve, session_life, store, token
 
 app = typer.Typer(
     name="acclimate",
@@ -28,6 +28,7 @@ app.add_typer(session_life.app, name="session")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(store.app, name="store")
 app.add_typer(token.app, name="token")
+app.add_typer(model.app, name="model")
 
 
 def main() -> None:

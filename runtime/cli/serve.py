@@ -17,6 +17,9 @@ def serve(
     bundle: Annotated[
         list[Path] | None, typer.Option(help="Directory of a bundle to serve; repeat for more models.")
     ] = None,
+    repository: Annotated[
+        Path | None, typer.Option(help="Directory whose children are bundles to serve; read again on SIGHUP.")
+    ] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one. [default: 8001]")] = None,
     http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 picks a free one. [default: 8002]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; see docs/configuration.md.")] = None,
@@ -31,11 +34,14 @@ def serve(
     from acclimate.runtime.config import ConfigError, load
 
     try:
-        settings = load(config, overrides(bundle, grpc_port, http_port, synchronous, insecure))
+        settings = load(config, overrides(bundle, repository, grpc_port, http_port, synchronous, insecure))
     except ConfigError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
-    if not settings.bundles:
-        fail(ExitCode.BAD_CONFIG, "no bundle to serve; give --bundle DIR, or `bundles` in the configuration")
+    if not settings.bundles and not settings.repository.directory:
+        fail(
+            ExitCode.BAD_CONFIG,
+            "no bundle to serve; give --bundle DIR or --repository DIR, or `bundles` in the configuration",
+        )
     from acclimate.runtime import daemon
     from acclimate.runtime.bundle import BundleError
     from acclimate.runtime.security.files import SecurityError
@@ -65,6 +71,7 @@ def serve(
 
 def overrides(
     bundle: list[Path] | None,
+    repository: Path | None,
     grpc_port: int | None,
     http_port: int | None,
     synchronous: bool,
@@ -75,6 +82,8 @@ def overrides(
     chosen: dict[str, Any] = {"server": {key: port for key, port in ports.items() if port is not None}}
     if bundle:
         chosen["bundles"] = bundle
+    if repository is not None:
+        chosen["repository"] = {"directory": str(repository)}
     if synchronous:
         chosen["scheduler"] = {"mode": "synchronous"}
     if insecure:

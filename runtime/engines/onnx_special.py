@@ -150,6 +150,9 @@ class Specialiser:
             self._having = []
         if pool is not None:
             pool.shutdown(wait=True, cancel_futures=True)
+        # It belongs to the engine, which belongs to nobody any more once it is replaced: without this circle its
+        # graphs go when their last answer is given, and not when a collector next comes by.
+        self._forward = _given_up
 
     def _make(self, reference: weakref.ref[Settling]) -> None:
         own = reference()
@@ -185,6 +188,10 @@ class Specialiser:
 
     def _live(self) -> list[Settling]:
         return [own for own in (reference() for reference in self._having) if own is not None and own.graph]
+
+
+def _given_up(_inputs: NDArray[Any], _arrays: Arrays) -> Float:
+    raise RuntimeError("the engine was closed")
 
 
 def specialised(bundle: Bundle, options: OnnxOptions, arrays: Arrays) -> Call:

@@ -17,6 +17,8 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.signals import SIGNALS
 from acclimate.adapters.watch import Drift
 from acclimate.runtime.errors import Code
+from acclimate.runtime.repository.control import LOAD_OUTCOMES, UNLOAD_OUTCOMES
+from acclimate.runtime.repository.moving import Move
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.types import Histogram, ModelSnapshot
 
@@ -93,6 +95,16 @@ PROCESS = (
         "quota_refusals_total", "counter", "Times that a tenant asked for more than its quota of something; of "
         "adaptation, steps not taken.", ("quota",),
     ),
+    ProcessMetric("models", "gauge", "Served models."),
+    ProcessMetric("model_info", "gauge", "Always 1 for each served model and its version.", ("model", "version")),
+    ProcessMetric("model_loads_total", "counter", "Loads of models asked for while serving, by outcome.", ("outcome",)),
+    ProcessMetric(
+        "model_unloads_total", "counter", "Unloads of models asked for while serving, by outcome.", ("outcome",)
+    ),
+    ProcessMetric("inference_streams", "gauge", "Open inference streams."),
+    ProcessMetric(
+        "inference_stream_requests_total", "counter", "Requests of inference streams by status code.", ("code",)
+    ),
     ProcessMetric("rpcs_total", "counter", "Finished rpcs by method and gRPC status code.", ("rpc", "code")),
 )  # fmt: skip
 
@@ -123,6 +135,10 @@ MODEL = (
     ModelMetric(
         "sessions_expired_total", "counter", "Sessions closed because nobody used them for their time-to-live.",
         lambda m: m.expired,
+    ),
+    ModelMetric(
+        "session_moves_total", "counter", "Sessions whose model was replaced or unloaded, by what became of them.",
+        lambda m: m.moves, "outcome", tuple(move.value for move in Move),
     ),
     ModelMetric("session_state_bytes", "gauge", "State of all open sessions.", lambda m: m.state_bytes),
     ModelMetric("session_snapshots", "gauge", "Snapshots held for all open sessions.", lambda m: m.snapshots),
@@ -227,6 +243,14 @@ MODEL = (
 )  # fmt: skip
 
 
+PROCESS_VALUES = {
+    "model_loads_total": ("outcome", LOAD_OUTCOMES),
+    "model_unloads_total": ("outcome", UNLOAD_OUTCOMES),
+    "inference_stream_requests_total": ("code", CODES),
+}
+"""Label values of process metrics that are exported as 0 before anything happened."""
+
+
 def markdown() -> str:
     """`docs/metrics.md`."""
     rows = [(m.name, m.kind, m.labels, m.help) for m in PROCESS]
@@ -236,6 +260,10 @@ def markdown() -> str:
         for name, kind, labels, text in rows
     ]
     values = [
+        f"- `{PREFIX}{name}`: `{label}` is one of {', '.join(f'`{v}`' for v in known)}."
+        for name, (label, known) in PROCESS_VALUES.items()
+    ]
+    values += [
         f"- `{PREFIX}{metric.name}`: `{metric.label}` is one of {', '.join(f'`{v}`' for v in metric.values)}."
         for metric in MODEL
         if metric.values

@@ -12,13 +12,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from acclimate.runtime.metrics.catalogue import MODEL, PREFIX, PROCESS, Kind, ModelMetric
+from acclimate.runtime.metrics.catalogue import MODEL, PREFIX, PROCESS, PROCESS_VALUES, Kind, ModelMetric
 from acclimate.runtime.metrics.process import cpu_seconds, rss_bytes, version
 from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.store.base import StoreSnapshot
 from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
 
 RpcCounts = Mapping[tuple[str, str], int]
+StreamCounts = tuple[int, Mapping[str, int]]
 Sample = tuple[tuple[str, ...], float]
 
 
@@ -26,11 +27,16 @@ class ServiceCollector(Collector):
     """Turns snapshots into metric families; holds no state of its own, so any thread may scrape."""
 
     def __init__(
-        self, snapshot: Callable[[], ServiceSnapshot], rpcs: Callable[[], RpcCounts], refusals: SecurityStats
+        self,
+        snapshot: Callable[[], ServiceSnapshot],
+        rpcs: Callable[[], RpcCounts],
+        refusals: SecurityStats,
+        streams: Callable[[], StreamCounts],
     ) -> None:
         self._snapshot = snapshot
         self._rpcs = rpcs
         self._refusals = refusals
+        self._streams = streams
         self._version = version()
 
     def collect(self) -> Iterator[Metric]:
@@ -43,18 +49,25 @@ class ServiceCollector(Collector):
             yield _model_family(row, snapshot.models)
 
     def _process(self, snapshot: ServiceSnapshot) -> dict[str, list[Sample]]:
+        open_streams, streamed = self._streams()
         single = {
             "ready": float(snapshot.ready),
             "draining": float(snapshot.draining),
             "start_time_seconds": snapshot.started_at,
             "queue_depth": float(snapshot.queue_depth),
             "watchers": float(snapshot.watchers),
+            "models": float(len(snapshot.models)),
+            "inference_streams": float(open_streams),
             "resident_memory_bytes": float(rss_bytes()),
             "cpu_seconds_total": cpu_seconds(),
             **_store(snapshot.store),
         }
         values: dict[str, list[Sample]] = {name: [((), value)] for name, value in single.items()}
         values["build_info"] = [((self._version,), 1.0)]
+        values["model_info"] = [((model.model, model.version), 1.0) for model in snapshot.models]
+        values["model_loads_total"] = _counted("model_loads_total", snapshot.loads)
+        values["model_unloads_total"] = _counted("model_unloads_total", snapshot.unloads)
+        values["inference_stream_requests_total"] = _counted("inference_stream_requests_total", streamed)
         values["rpcs_total"] = [(labels, float(count)) for labels, count in sorted(self._rpcs().items())]
         for name, counts in (
             ("auth_failures_total", self._refusals.auth_failures()),
@@ -88,6 +101,7 @@ def registry(
     snapshot: Callable[[], ServiceSnapshot],
     rpcs: Callable[[], RpcCounts] = dict,
     refusals: SecurityStats | None = None,
+    streams: Callable[[], StreamCounts] = lambda: (0, {}),
 ) -> CollectorRegistry:
     """A registry of its own with nothing but the catalogue in it.
 
@@ -95,10 +109,16 @@ def registry(
         snapshot: the service's `snapshot`.
         rpcs: the gRPC server's `stats.counts`.
         refusals: whom the guard turned away.
+        streams: the gRPC server's `stats.streams`.
     """
     own = CollectorRegistry(auto_describe=False)
-    own.register(ServiceCollector(snapshot, rpcs, refusals or SecurityStats()))
+    own.register(ServiceCollector(snapshot, rpcs, refusals or SecurityStats(), streams))
     return own
+
+
+def _counted(name: str, counts: Mapping[str, int]) -> list[Sample]:
+    _, known = PROCESS_VALUES[name]
+    return [((value,), float(count)) for value, count in (dict.fromkeys(known, 0) | dict(counts)).items()]
 
 
 def _model_family(metric: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.manifest import FORMAT_VERSION, Manifest, TensorSpec
 from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.datatypes import accepted
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.rpc import tensors
 from acclimate.runtime.types import InferReply, InferRequest, Scalar
@@ -57,7 +58,7 @@ def infer_request(message: oip.ModelInferRequest, now: float, remaining: float |
 
 
 def infer_response(reply: InferReply, raw: bool) -> oip.ModelInferResponse:
-    """The message for a reply: raw contents if `raw` or if an output is FP16, typed ones otherwise."""
+    """The message for a reply: raw contents if `raw` or if an output has no typed ones, typed ones otherwise."""
     raw = raw or any(not tensors.has_typed_field(array) for array in reply.outputs.values())
     message = oip.ModelInferResponse(model_name=reply.model, model_version=reply.version, id=reply.id)
     for key, value in reply.parameters.items():
@@ -99,6 +100,7 @@ def properties(manifest: Manifest) -> dict[str, str]:
         "calibration_mean_entropy_nats": repr(calibration.mean_entropy),
         "calibration_mean_confidence": repr(calibration.mean_confidence),
         "confidence_threshold": repr(calibration.confidence_threshold),
+        "input_datatypes": json.dumps(list(accepted(manifest.inputs[0].datatype))),
         "forward_flops": repr(cost.forward_flops),
         "vjp_flops": repr(cost.vjp_flops),
         "bundle_format_version": str(FORMAT_VERSION),

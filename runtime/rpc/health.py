@@ -23,7 +23,9 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """Serving states; NOT_SERVING until `serve`, again after `drain`, and watches end with `close`."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self._statuses: dict[str, int] = dict.fromkeys(names, Status.NOT_SERVING)
+        self._fixed = tuple(names)
+        self._status: int = Status.NOT_SERVING
+        self._statuses: dict[str, int] = dict.fromkeys(self._fixed, self._status)
         self._changed = asyncio.Event()
         self._closed = False
 
@@ -34,6 +36,11 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     def drain(self) -> None:
         """Nothing is SERVING any more."""
         self._set(Status.NOT_SERVING)
+
+    def models(self, names: Iterable[str]) -> None:
+        """These models are served now, and no others."""
+        self._statuses = dict.fromkeys((*self._fixed, *names), self._status)
+        self._wake()
 
     def close(self) -> None:
         """End every watch after its last status."""
@@ -69,6 +76,7 @@ class Health(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
             await changed.wait()
 
     def _set(self, status: int) -> None:
+        self._status = status
         self._statuses = dict.fromkeys(self._statuses, status)
         self._wake()
 

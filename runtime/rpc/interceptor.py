@@ -29,7 +29,7 @@ log = structlog.stdlib.get_logger("acclimate.rpc")
 
 
 class Edge(grpc.aio.ServerInterceptor):
-    """Wraps every rpc whose request is one message; reflection, which streams both ways, passes through."""
+    """Wraps every rpc of ours; reflection, which streams both ways, passes through."""
 
     def __init__(self, stats: RpcStats, limits: MessageLimits | None = None) -> None:
         self._stats = stats
@@ -42,9 +42,13 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Replace the handler by one that decodes, guards and counts; None means UNIMPLEMENTED."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
+        if handler is None or (handler.request_streaming and handler.request_deserializer is not None):
             return handler
         method = short_name(handler_call_details.method)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._both(method, handler), response_serializer=handler.response_serializer
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler), response_serializer=handler.response_serializer
@@ -71,6 +75,17 @@ class Edge(grpc.aio.ServerInterceptor):
                 async with aclosing(serve(message, context)) as replies:
                     async for reply in replies:
                         yield reply
+
+        return call
+
+    def _both(self, method: str, handler: Handler) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
+        """Streams both ways; its servicer decodes each request."""
+        serve: Any = handler.stream_stream
+
+        async def call(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+            async with self._guarded(method, context), aclosing(serve(requests, context)) as replies:
+                async for reply in replies:
+                    yield reply
 
         return call
 

@@ -14,7 +14,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
-from acclimate.oip.v1 import inference_pb2
+from acclimate.oip.v1 import inference_pb2, model_config_pb2, model_repository_pb2, model_statistics_pb2
 from acclimate.v1 import server_service_pb2, session_service_pb2
 
 FILES = (
@@ -22,6 +22,12 @@ FILES = (
     session_service_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,
     reflection_pb2.DESCRIPTOR,
+)
+PUBLIC = (
+    model_config_pb2.DESCRIPTOR,
+    model_repository_pb2.DESCRIPTOR,
+    model_statistics_pb2.DESCRIPTOR,
+    inference_pb2.DESCRIPTOR,
 )
 PUBLIC_PACKAGE = "inference"
 
@@ -33,12 +39,13 @@ def enable(server: grpc.aio.Server, services: tuple[str, ...]) -> None:
 
 
 def descriptor_pool() -> DescriptorPool:
-    """Every served file, the Open Inference one renamed to the package it is served under."""
+    """Every served file, the Open Inference ones renamed to the package they are served under."""
     pool = DescriptorPool()
     added: set[str] = set()
     for descriptor in FILES:
         _add(pool, descriptor, added)
-    pool.AddSerializedFile(_renamed(inference_pb2.DESCRIPTOR).SerializeToString())
+    for descriptor in PUBLIC:
+        pool.AddSerializedFile(_renamed(descriptor).SerializeToString())
     return pool
 
 
@@ -56,7 +63,8 @@ def _renamed(descriptor: FileDescriptor) -> FileDescriptorProto:
     descriptor.CopyToProto(file)
     old, new = f".{file.package}.", f".{PUBLIC_PACKAGE}."
     file.package = PUBLIC_PACKAGE
-    file.name = "inference.proto"
+    file.name = _base(descriptor.name)
+    file.dependency[:] = [_base(name) for name in file.dependency]
     for message in file.message_type:
         _rename_types(message, old, new)
     for service in file.service:
@@ -64,6 +72,10 @@ def _renamed(descriptor: FileDescriptor) -> FileDescriptorProto:
             method.input_type = method.input_type.replace(old, new, 1)
             method.output_type = method.output_type.replace(old, new, 1)
     return file
+
+
+def _base(name: str) -> str:
+    return name.rpartition("/")[2]
 
 
 def _rename_types(message: DescriptorProto, old: str, new: str) -> None:

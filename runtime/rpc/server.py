@@ -18,6 +18,7 @@ from acclimate.runtime.rpc.credentials import server_credentials
 from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
 from acclimate.runtime.rpc.limits import MessageLimits
+from acclimate.runtime.rpc.oip_stream import Streams
 from acclimate.runtime.rpc.stats import RpcStats
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
@@ -34,23 +35,29 @@ MIN_PING_INTERVAL_MS = 10_000
 class RpcServer:
     """A bound server.
 
-    In order: `start` once the service is ready; `health.drain()` when draining begins, so that clients look
-    elsewhere; then the service's own drain; then `stop`.
+    In order: `start` once the service is ready; `drain` when draining begins, so that clients look elsewhere; then the
+    service's own drain; then `stop`.
     """
 
     server: grpc.aio.Server
     port: int
     health: health.Health
     stats: RpcStats
+    streams: Streams
 
     async def start(self) -> None:
         """Accept rpcs, and say so to health checks."""
         await self.server.start()
         self.health.serve()
 
+    def drain(self) -> None:
+        """Say that this server goes away: to health checks, and on inference streams once they are answered."""
+        self.health.drain()
+        self.streams.drain()
+
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Refuse new rpcs, give those under way `grace_seconds` to finish, cancel the rest."""
-        self.health.drain()
+        self.drain()
         self.health.close()
         await self.server.stop(grace_seconds)
 
@@ -77,13 +84,17 @@ def build_server(
         options=_options(config.server.max_message_bytes, config.limits.max_metadata_bytes),
     )
     release = version()
-    oip_servicer.register(server, oip_servicer.InferenceServicer(service, clock or SystemClock(), release))
+    streams = Streams(config.open_inference.stream_requests, stats, _message_limits(config))
+    inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
+    oip_servicer.register(server, inference)
     session_servicer.register(server, session_servicer.SessionServicer(service))
     server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
-    states = health.Health(("", *SERVICES, *(manifest.name for manifest in service.models())))
+    states = health.Health(("", *SERVICES))
+    service.repository.listen(lambda: states.models([manifest.name for manifest in service.models()]))
+    states.models([manifest.name for manifest in service.models()])
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     reflection.enable(server, SERVICES)
-    return RpcServer(server, _bind(server, config), states, stats)
+    return RpcServer(server, _bind(server, config), states, stats, streams)
 
 
 def methods() -> tuple[str, ...]:

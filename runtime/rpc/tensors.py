@@ -1,7 +1,8 @@
 """Tensors of the Open Inference Protocol <-> NumPy arrays.
 
-Raw contents are row-major, little-endian and unpadded, BOOL as one byte; typed contents lie in the one field
-of `InferTensorContents` that belongs to the datatype. Sizes are checked before anything is read.
+Raw contents are row-major, little-endian and unpadded, BOOL as one byte, each BYTES element behind its length in four
+bytes; typed contents lie in the one field of `InferTensorContents` that belongs to the datatype. Sizes are checked
+before anything is read. BF16 becomes `datatypes.BF16`, BYTES an array of `bytes` objects.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.datatypes import BYTES
 from acclimate.runtime.errors import InvalidArgument
 
-# Datatype -> (little-endian dtype on the wire, field of typed contents; FP16 has none).
+# Datatype -> (little-endian dtype on the wire, field of typed contents; FP16 and BF16 have none).
 DATATYPES: dict[str, tuple[np.dtype[Any], str]] = {
     "BOOL": (np.dtype("?"), "bool_contents"),
     "INT8": (np.dtype("i1"), "int_contents"),
@@ -30,10 +32,13 @@ DATATYPES: dict[str, tuple[np.dtype[Any], str]] = {
     "FP16": (np.dtype("<f2"), ""),
     "FP32": (np.dtype("<f4"), "fp32_contents"),
     "FP64": (np.dtype("<f8"), "fp64_contents"),
+    "BF16": (np.dtype([("bf16", "<u2")]), ""),
+    "BYTES": (BYTES, "bytes_contents"),
 }
 CONTENT_FIELDS = tuple(field.name for field in oip.InferTensorContents.DESCRIPTOR.fields)
 MAX_RANK = 16
 MAX_DIMENSION = 2**31 - 1
+LENGTH_BYTES = 4
 
 
 def datatype_of(array: NDArray[Any]) -> str:
@@ -94,6 +99,8 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], blob: bytes) -> NDA
         InvalidArgument: see `checked`; or the blob's length is not what shape and datatype need.
     """
     dtype, dimensions = checked(name, datatype, shape)
+    if dtype == BYTES:
+        return _elements(name, dimensions, blob)
     needed = math.prod(dimensions) * dtype.itemsize
     if len(blob) != needed:
         raise InvalidArgument(
@@ -120,7 +127,7 @@ def from_typed(name: str, datatype: str, shape: Sequence[int], contents: oip.Inf
 
     Raises:
         InvalidArgument: see `checked`; values in another field, of another count or outside the datatype;
-            FP16.
+            FP16 and BF16.
     """
     dtype, dimensions = checked(name, datatype, shape)
     field = DATATYPES[datatype][1]
@@ -158,11 +165,13 @@ def from_typed(name: str, datatype: str, shape: Sequence[int], contents: oip.Inf
 def to_raw(array: NDArray[Any]) -> bytes:
     """Row-major little-endian bytes of an array."""
     wire, _ = DATATYPES[datatype_of(array)]
+    if wire == BYTES:
+        return b"".join(len(value).to_bytes(LENGTH_BYTES, "little") + value for value in array.reshape(-1))
     return array.astype(wire, copy=False).tobytes()
 
 
 def has_typed_field(array: NDArray[Any]) -> bool:
-    """Whether typed contents can carry the array: all but FP16."""
+    """Whether typed contents can carry the array: all but FP16 and BF16."""
     return bool(DATATYPES[datatype_of(array)][1])
 
 
@@ -174,7 +183,39 @@ def to_typed(array: NDArray[Any]) -> oip.InferTensorContents:
     return contents
 
 
+def _elements(name: str, dimensions: tuple[int, ...], blob: bytes) -> NDArray[Any]:
+    """BYTES: each element behind its length, a little-endian uint32."""
+    values: list[bytes] = []
+    at, count = 0, math.prod(dimensions)
+    while at < len(blob):
+        length = int.from_bytes(blob[at : at + LENGTH_BYTES], "little")
+        start = at + LENGTH_BYTES
+        if start + length > len(blob) or len(values) == count:
+            break
+        values.append(blob[start : start + length])
+        at = start + length
+    if at != len(blob) or len(values) != count:
+        raise InvalidArgument(
+            "BYTE_LENGTH_MISMATCH",
+            f"tensor {_short(name)!r} of shape {list(dimensions)} and datatype BYTES needs {count} elements, each "
+            f"behind its length in 4 bytes; its raw contents hold {len(values)}, and {len(blob) - at} bytes more",
+            field="raw_input_contents",
+            tensor=name,
+            expected=count,
+            given=len(values),
+        )
+    return _objects(values, dimensions)
+
+
+def _objects(values: Sequence[bytes], dimensions: tuple[int, ...]) -> NDArray[Any]:
+    array = np.empty(len(values), BYTES)
+    array[:] = values
+    return array.reshape(dimensions)
+
+
 def _within(name: str, datatype: str, field: str, values: Sequence[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype == BYTES:
+        return _objects(values, (len(values),))
     native = dtype.newbyteorder("=")
     if field not in ("int_contents", "uint_contents"):
         return np.fromiter(values, native, len(values))

@@ -1,4 +1,4 @@
-"""Computing a step on copies of its sessions' rows, and folding what will serve."""
+"""Computing answers; computing a step on copies of its sessions' rows, and folding what will serve."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.fields import STATS, THETA
+from acclimate.adapters.layout import Float
 from acclimate.adapters.outcome import Outcome
+from acclimate.adapters.requests import Forward, Rows
 from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
-from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.sessions.cohort import Cohort
 
@@ -95,3 +97,16 @@ def lower_priority() -> None:
     """Let predictions go first where the two share a core; Linux schedules threads one by one."""
     if hasattr(os, "setpriority"):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+
+
+def compute_answers(
+    engine: Engine, inputs: NDArray[Any], folded: Folded | None, floats: tuple[Float, Float] | None
+) -> tuple[Float, Float]:
+    """Logits `[B, C]`, and features `[B, D]` where `floats`, theta and statistics of one session, ask for these."""
+    if floats is not None:
+        theta, stats = (np.repeat(row[np.newaxis], len(inputs), axis=0) for row in floats)
+        alone = Rows(inputs, theta, stats, np.arange(len(inputs)), np.zeros(len(inputs), np.float32))
+        outputs = engine.forward(Forward(alone))
+        return outputs.logits, outputs.features
+    logits = engine.frozen(inputs) if folded is None else engine.predict(inputs, folded)
+    return logits, np.zeros((0, 0), np.float32)

@@ -9,6 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
+
+# A request is overtaken by those of a higher priority until it has waited this many seconds.
+PATIENCE_SECONDS = 1.0
+
+
+class Prioritised(Protocol):
+    """A request as `place` sees it: 1 is the highest priority; `arrived` is in seconds; `session` None is nobody's."""
+
+    @property
+    def priority(self) -> int:
+        """Its priority."""
+
+    @property
+    def arrived(self) -> float:
+        """When it came."""
+
+    @property
+    def session(self) -> object | None:
+        """Whose it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +69,19 @@ def next_batch(queue: Sequence[Waiting], now: float, *, max_rows: int, max_delay
     if not full and rows < max_rows and now < first.arrived + max_delay:
         return Plan((), first.arrived + max_delay)
     return Plan(tuple(chosen))
+
+
+def place(queue: Sequence[Prioritised], arriving: Prioritised) -> int:
+    """Where in the queue a request belongs that arrives now: before those at its end whose priority is lower.
+
+    Never before one of its own session, whose answers keep their order, nor before one that has waited for
+    `PATIENCE_SECONDS`, so that nobody starves.
+    """
+    position = len(queue)
+    while position:
+        ahead = queue[position - 1]
+        own = ahead.session is not None and ahead.session is arriving.session
+        if ahead.priority <= arriving.priority or own or arriving.arrived - ahead.arrived >= PATIENCE_SECONDS:
+            break
+        position -= 1
+    return position

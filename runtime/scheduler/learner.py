@@ -7,11 +7,9 @@ sessions that were not reset or closed meanwhile, so a step either changes a ses
 from __future__ import annotations
 
 import asyncio
-import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,36 +28,19 @@ from acclimate.runtime.scheduler import costs
 from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, lower_priority, one_session
 from acclimate.runtime.scheduler.deadline import OutOfTime, until
 from acclimate.runtime.scheduler.drive import Slicing, waiting
+from acclimate.runtime.scheduler.limits import LearnerLimits
 from acclimate.runtime.scheduler.report import StepReport, undone
 from acclimate.runtime.scheduler.room import Room, unbounded
 from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import UNKNOWN, Gathered
 from acclimate.runtime.sessions.session import Session, SessionKey
+from acclimate.runtime.sessions.terms import Terms
 
 log = structlog.stdlib.get_logger("acclimate.learner")
 
 # What a step costs, these sessions have no part in.
 RESTED = (Outcome.SKIPPED_RESTING, Outcome.SKIPPED_BUDGET)
-
-
-@dataclass(frozen=True, slots=True)
-class LearnerLimits:
-    """Bounds of a step.
-
-    Attributes:
-        max_step_rows: samples of all its sessions together; max_commits: as many sessions, at most.
-        slice_rows: rows per engine call where they are independent.
-        patience: seconds a slice waits for waiting predictions before it runs all the same.
-        sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place of the
-            clock, so that a replay spends as the first run did. None: the clock.
-    """
-
-    max_step_rows: int
-    slice_rows: int
-    patience: float
-    sample_period: float | None = None
-    max_commits: int = sys.maxsize
 
 
 class Learner:
@@ -125,6 +106,10 @@ class Learner:
         """Give the worker thread up, once no step will begin any more."""
         self._pool.shutdown(wait=False)
 
+    def forget(self, model: str) -> None:
+        """Another bundle serves the model: what its steps cost is unknown again."""
+        self._costs = {key: cost for key, cost in self._costs.items() if key[0] != model}
+
     def _pick(self) -> list[Session]:
         first = next(iter(self._due.values()))
         room = max(1, min(self._limits.max_step_rows // first.cohort.recipe.batch_rows, self._limits.max_commits))
@@ -148,16 +133,20 @@ class Learner:
             await self._take_step(paying, [gathered[session.key] for session in paying], replying=replying)
         return True
 
-    async def answer(self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None) -> Float:
+    async def answer(
+        self, session: Session, inputs: NDArray[Any], first: Float, deadline: float | None, terms: Terms
+    ) -> Float:
         """Answers `[B, C]` of steps over a request's own samples, for recipes that answer late.
 
-        At most `batch_rows` samples take a step together. Those whose step could not be paid for, failed, was refused
-        or would not end before the deadline keep their answers in `first [B, C]`.
+        At most `batch_rows` samples take a step together. Those whose step could not be paid for, by budgets or by what
+        `terms` allow, failed, was refused or would not end before the deadline keep their answers in `first [B, C]`.
         """
         answers, rows = first.copy(), session.cohort.recipe.batch_rows
         async with self._one_answer:
+            session.terms = terms
             for start in range(0, len(inputs), rows):
                 part = inputs[start : start + rows]
+                session.buffer.allowance = terms.allowance * len(part) / len(inputs)
                 if self._closing or not session.open or session.paused or not self._paying([session], len(part)):
                     continue
                 late = not self._in_time(session, len(part), deadline)
@@ -169,6 +158,7 @@ class Learner:
                 result = await self._take_step([session], [Gathered(part, unlabelled)], deadline, replying=True)
                 if result is not None and result.outcome[0] in CHANGED:
                     answers[start : start + rows] = result.logits
+            session.terms = None
         return answers
 
     def _in_time(self, session: Session, rows: int, deadline: float | None) -> bool:
@@ -287,7 +277,8 @@ class Learner:
 
     def _afford(self, session: Session, estimate: float) -> bool:
         own = session.cohort.bank.gather([session.row])
-        if not budget.affordable(own, estimate, self.budget_time(session))[0]:
+        affordable = budget.affordable(own, estimate, self.budget_time(session))[0]
+        if estimate > session.buffer.allowance or not affordable:
             return False
         return self._shared is None or self._shared.affordable(session.tenant, estimate)
 

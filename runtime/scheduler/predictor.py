@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import Scores, score
 from acclimate.adapters.layout import Float
-from acclimate.adapters.requests import Forward, Rows
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
-from acclimate.runtime.scheduler.decide import Waiting, next_batch
+from acclimate.runtime.inference import DEFAULT_PRIORITY
+from acclimate.runtime.scheduler.compute import compute_answers
+from acclimate.runtime.scheduler.decide import Waiting, next_batch, place
+from acclimate.runtime.scheduler.limits import PredictorLimits
 from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.terms import Terms
 
 
 @dataclass(eq=False, slots=True)
@@ -39,6 +42,8 @@ class Ticket:
     learn: bool
     request_id: str
     answer: asyncio.Future[Answer] = field(repr=False)
+    terms: Terms = field(default_factory=Terms, repr=False)
+    priority: int = DEFAULT_PRIORITY
 
     @property
     def folded(self) -> Folded | None:
@@ -53,23 +58,22 @@ class Ticket:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Logits `[B, C]`, what they score, the version of the parameters that gave them, and the time taken (seconds)."""
+    """What answered, logits `[B, C]`, what they score, their parameters' version, and the time taken (seconds).
 
+    `queued` until its batch was put together, in `gathered`; `computed` in the engine; `scored` from then on. `leads`
+    is true for one answer of each batch.
+    """
+
+    engine: Engine
     logits: Float
     scores: Scores
     version: int
     queued: float
     computed: float
     batch_rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class PredictorLimits:
-    """Batch size in rows, delay in seconds to wait for a fuller one, and queue length in requests."""
-
-    max_batch: int
-    max_delay: float
-    max_queue: int
+    gathered: float = 0.0
+    scored: float = 0.0
+    leads: bool = True
 
 
 Answered = Callable[[Ticket, Answer], None]
@@ -135,6 +139,8 @@ class Predictor:
         deadline: float | None,
         learn: bool,
         request_id: str = "",
+        terms: Terms | None = None,
+        priority: int = DEFAULT_PRIORITY,
     ) -> Answer:
         """Queue a request and wait for its answer.
 
@@ -144,11 +150,33 @@ class Predictor:
         """
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        ticket = Ticket(engine, session, inputs, self._clock.monotonic(), deadline, learn, request_id, future)
-        self._queue.append(ticket)
+        now = self._clock.monotonic()
+        ticket = Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms or Terms(), priority)
+        self._queue.insert(place(self._queue, ticket), ticket)
         self.idle.clear()
         self._wake.set()
         return await future
+
+    def replaced(self, old: Engine, new: Engine) -> None:
+        """Let `new` answer what waits for `old`; requests whose inputs it does not take are refused.
+
+        Sessions must have been moved already: `old` still answers those that were not.
+        """
+        takes = old.manifest.inputs == new.manifest.inputs
+        for ticket in self._queue:
+            if ticket.engine is not old or (ticket.session is not None and ticket.session.cohort.engine is old):
+                continue
+            if takes:
+                ticket.engine = new
+            elif not ticket.answer.done():
+                ticket.answer.set_exception(
+                    Unavailable(
+                        "MODEL_REPLACED",
+                        f"model {new.manifest.name!r} was replaced by one with other inputs; read its metadata again",
+                        retry_after_seconds=0.0,
+                    )
+                )
+        self._queue = deque(ticket for ticket in self._queue if not ticket.answer.done())
 
     async def run(self) -> None:
         """Serve until `close` is called and the queue is empty."""
@@ -225,37 +253,30 @@ class Predictor:
                 ticket.answer.set_result(answer)
 
     async def _answer(self, batch: list[Ticket]) -> list[Answer]:
-        first = batch[0]
+        first, began = batch[0], self._clock.monotonic()
         inputs = first.inputs if len(batch) == 1 else np.concatenate([t.inputs for t in batch])
         folded = first.folded
         versions = [0 if t.session is None else t.session.version for t in batch]
         started = self._clock.monotonic()
         floats = None if first.session is None else first.session.floats
         logits, features = await asyncio.get_running_loop().run_in_executor(
-            self._pool, _compute, first.engine, inputs, folded, floats
+            self._pool, compute_answers, first.engine, inputs, folded, floats
         )
-        computed, start = self._clock.monotonic() - started, 0
-        answers = []
+        ended, start = self._clock.monotonic(), 0
+        answers: list[Answer] = []
         for ticket, version in zip(batch, versions, strict=True):
             part, seen = (rows[start : start + len(ticket.inputs)] for rows in (logits, features))
             start += len(ticket.inputs)
-            if ticket.session is not None:
+            if ticket.session is not None and ticket.session.cohort.engine is ticket.engine:
                 part = ticket.session.corrected(part, seen)
-            answers.append(Answer(part, score(part), version, started - ticket.arrived, computed, len(inputs)))
+            scores = score(part)
+            answers.append(
+                Answer(
+                    ticket.engine, part, scores, version, began - ticket.arrived, ended - started, len(inputs),
+                    gathered=started - began, scored=self._clock.monotonic() - ended, leads=not answers,
+                )
+            )  # fmt: skip
             self._answered(ticket, answers[-1])
         if self._before_reply is not None:
             await self._before_reply(batch)
         return answers
-
-
-def _compute(
-    engine: Engine, inputs: NDArray[Any], folded: Folded | None, floats: tuple[Float, Float] | None
-) -> tuple[Float, Float]:
-    """Logits `[B, C]`, and features `[B, D]` where `floats`, theta and statistics of one session, ask for these."""
-    if floats is not None:
-        theta, stats = (np.repeat(row[np.newaxis], len(inputs), axis=0) for row in floats)
-        alone = Rows(inputs, theta, stats, np.arange(len(inputs)), np.zeros(len(inputs), np.float32))
-        outputs = engine.forward(Forward(alone))
-        return outputs.logits, outputs.features
-    logits = engine.frozen(inputs) if folded is None else engine.predict(inputs, folded)
-    return logits, np.zeros((0, 0), np.float32)

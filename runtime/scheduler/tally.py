@@ -64,3 +64,4 @@ class Tally:
     dropped: int = 0
     forked: int = 0
     expired: int = 0
+    moves: Counter[str] = field(default_factory=Counter)

@@ -10,6 +10,8 @@ from acclimate.runtime.security.caller import Role
 ANYONE = frozenset(Role)
 TENANTS = frozenset({Role.ADMIN, Role.TENANT})
 ADMINS = frozenset({Role.ADMIN})
+# What one model does for all tenants together.
+WATCHERS = frozenset({Role.ADMIN, Role.OPERATOR})
 
 OIP = "/inference.GRPCInferenceService/"
 SESSIONS = "/acclimate.v1.SessionService/"
@@ -25,6 +27,12 @@ RPCS: dict[str, frozenset[Role]] = {
     OIP + "ServerMetadata": ANYONE,
     OIP + "ModelMetadata": ANYONE,
     OIP + "ModelInfer": TENANTS,
+    OIP + "ModelStreamInfer": TENANTS,
+    OIP + "ModelConfig": ANYONE,
+    OIP + "ModelStatistics": WATCHERS,
+    OIP + "RepositoryIndex": ANYONE,
+    OIP + "RepositoryModelLoad": ADMINS,
+    OIP + "RepositoryModelUnload": ADMINS,
     SESSIONS + "CreateSession": TENANTS,
     SESSIONS + "GetSession": ANYONE,
     SESSIONS + "ListSessions": ANYONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass
 from itertools import count
@@ -24,12 +25,16 @@ UNKNOWN = -1
 
 @dataclass(slots=True, eq=False)
 class Sample:
-    """One row of a request `key`, what it was answered `[C]` where that is kept, and its true class or -1."""
+    """One row of a request `key`, what it was answered `[C]` where that is kept, and its true class or -1.
+
+    `allowance` is its share of the milliseconds that the request lets steps over its rows take.
+    """
 
     values: NDArray[Any]
     key: Key
     answer: Float | None = None
     label: int = UNKNOWN
+    allowance: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,8 @@ class SampleBuffer:
         self._unlabelled: OrderedDict[Key, Sample] = OrderedDict()
         self._labelled: deque[Sample] = deque(maxlen=kept)
         self._bytes = 0
+        self.allowance = math.inf
+        """Milliseconds that a step over the samples taken last may take, by what their requests allow."""
 
     def __len__(self) -> int:
         return len(self._labelled) + len(self._fresh)
@@ -66,11 +73,21 @@ class SampleBuffer:
         """Bytes of all samples held, those kept for a label too."""
         return self._bytes * (len(self) + len(self._unlabelled))
 
-    def extend(self, inputs: NDArray[Any], request_id: str = "", answers: Float | None = None) -> int:
-        """Add rows `[B, ...]`, with their answers `[B, C]` or none; returns how many old ones fell out to make room."""
+    def extend(
+        self,
+        inputs: NDArray[Any],
+        request_id: str = "",
+        answers: Float | None = None,
+        allowance: float = math.inf,
+    ) -> int:
+        """Add rows `[B, ...]`, with their answers `[B, C]` or none; returns how many old ones fell out to make room.
+
+        `allowance` is how many milliseconds steps over these rows may take.
+        """
+        share = allowance / len(inputs)
         for row, values in enumerate(inputs):
             answer = None if answers is None else np.array(answers[row])
-            number, sample = next(self._arrivals), Sample(np.array(values), (request_id, row), answer)
+            number, sample = next(self._arrivals), Sample(np.array(values), (request_id, row), answer, allowance=share)
             self._fresh[number] = sample
             self._place[sample.key] = number
             self._bytes = sample.values.nbytes + (0 if answer is None else answer.nbytes)
@@ -96,6 +113,7 @@ class SampleBuffer:
         """Remove and return the `rows` samples that are first: those whose label came late, then the oldest."""
         late = [self._labelled.popleft() for _ in range(min(rows, len(self._labelled)))]
         taken = late + [self._oldest() for _ in range(rows - len(late))]
+        self.allowance = sum(sample.allowance for sample in taken)
         for sample in taken:
             if sample.label == UNKNOWN and self._kept > 0:
                 self._unlabelled[sample.key] = sample
@@ -161,6 +179,10 @@ class AnswerLog:
                 rows=len(labels),
             )
         return None if labels[row] == SETTLED else int(labels[row])
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._answers.clear()
 
     def settle(self, request_id: str, row: int) -> None:
         """A label for this row has arrived; another one would be counted twice."""

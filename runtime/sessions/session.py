@@ -20,6 +20,7 @@ from acclimate.runtime.security.caller import NOBODY
 from acclimate.runtime.sessions.cohort import Cohort
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
+from acclimate.runtime.sessions.terms import Terms
 from acclimate.runtime.types import Budget, ExportedSession, SessionView, named_tensors
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ class Session:
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
     the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
     they learnt, and are answered by the source's model until steps have caught up with their stream. A session that
-    is not used for `ttl_seconds` is deleted for good; None: never. `pins` counts the requests that are under way.
+    is not used for `ttl_seconds` is deleted for good; None: never. `pins` counts the requests that are under way, and
+    `terms` are those of the request that waits for the session's next step, if one does.
     """
 
     model: str
@@ -79,6 +81,7 @@ class Session:
     pins: int = 0
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
+    terms: Terms | None = None
     telemetry: Telemetry = field(default_factory=Telemetry)
     account: Account = field(default_factory=Account)
 

@@ -1,13 +1,31 @@
-"""What a client may choose for a session, checked before anything is changed."""
+"""What sessions are given, and what a client may choose, checked before anything is changed."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.types import Budget
 
 MAX_TTL_SECONDS = 10 * 366 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the table gives every session, and how many it holds.
+
+    `default_parameters` are those of the recipes that have them; a client's own come before them.
+    """
+
+    max_sessions: int
+    buffer_rows: int
+    remembered_answers: int
+    default_recipe: str
+    default_parameters: Mapping[str, float]
+    default_budget: Budget
+    default_ttl_seconds: float | None = None
 
 
 def checked_budget(chosen: Budget) -> Budget:

@@ -11,7 +11,6 @@ import uuid
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.watch import Watch
@@ -25,27 +24,11 @@ from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
 from acclimate.runtime.sessions.paging import decode, encode, page_size
 from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
-from acclimate.runtime.sessions.settings import checked_budget, checked_ttl
+from acclimate.runtime.sessions.settings import Limits, checked_budget, checked_ttl
 from acclimate.runtime.store.base import SessionRecord
 from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the table gives every session, and how many it holds.
-
-    `default_parameters` are those of the recipes that have them; a client's own come before them.
-    """
-
-    max_sessions: int
-    buffer_rows: int
-    remembered_answers: int
-    default_recipe: str
-    default_parameters: Mapping[str, float]
-    default_budget: Budget
-    default_ttl_seconds: float | None = None
 
 
 class SessionTable:
@@ -283,6 +266,30 @@ class SessionTable:
         page = keys[start : start + size]
         more = start + size < len(keys)
         return page, encode(page[-1]) if more else ""
+
+    def rebuilt(
+        self, model: str, engine: Engine, made: Mapping[CohortKey, Cohort | str] | None = None
+    ) -> dict[CohortKey, Cohort | str]:
+        """Cohorts on another engine for those that the model has, or why one cannot be; nothing is changed.
+
+        Those `made` before are taken, the others are empty. Safe from any thread.
+        """
+        cohorts: dict[CohortKey, Cohort | str] = dict(made or {})
+        for key in tuple(self._cohorts):
+            if key[0] == model and key not in cohorts:
+                try:
+                    cohorts[key] = build_cohort(key, engine, self._guards, self._watch)
+                except InvalidArgument as error:
+                    cohorts[key] = error.message
+        return cohorts
+
+    def rehoused(self, cohorts: Mapping[CohortKey, Cohort | str]) -> None:
+        """Sessions have moved into these cohorts; those that stayed empty are given up."""
+        for key, cohort in cohorts.items():
+            if isinstance(cohort, Cohort) and cohort.bank.live:
+                self._cohorts[key] = cohort
+            else:
+                self._cohorts.pop(key, None)
 
 
 def unknown_model(name: str, known: Iterable[str]) -> NotFound:

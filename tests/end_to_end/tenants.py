@@ -48,7 +48,7 @@ def guarded(bundle: Path, folder: Path, **environment: str) -> Iterator[Guarded]
     """A synchronous daemon that wants tokens; `environment` sets more, by section and key."""
     file = folder / "tokens.json"
     given = issued(file)
-    settings = {"SECURITY__TOKENS": str(file)} | environment
+    settings = {"SECURITY__TOKENS": str(file), "REPOSITORY__REMOTE_CONTROL": "true"} | environment
     variables = {f"ACCLIMATE_{name}": value for name, value in settings.items()}
     with running(bundle, synchronous=True, environment=variables) as daemon:
         yield Guarded(daemon, file, given)

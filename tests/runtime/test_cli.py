@@ -145,9 +145,10 @@ def test_a_demo_s_own_options_reach_it(arguments: list[str], expected: tuple[str
 
 
 def test_flags_become_overrides_only_when_given() -> None:
-    assert serve.overrides(None, None, None, False) == {"server": {}}
-    assert serve.overrides([Path("a")], 0, 7, True) == {
+    assert serve.overrides(None, None, None, None, False) == {"server": {}}
+    assert serve.overrides([Path("a")], Path("b"), 0, 7, True) == {
         "bundles": [Path("a")],
+        "repository": {"directory": "b"},
         "server": {"grpc_port": 0, "http_port": 7},
         "scheduler": {"mode": "synchronous"},
     }

@@ -46,6 +46,8 @@ def test_every_setting_can_be_set_by_its_variable(monkeypatch: pytest.MonkeyPatc
 
 def test_relative_bundles_lie_beside_the_file(tmp_path: Path) -> None:
     assert load(toml(tmp_path, 'bundles = ["digits", "/abs"]')).bundles == (tmp_path / "digits", Path("/abs"))
+    beside = load(toml(tmp_path, '[repository]\ndirectory = "models"')).repository.directory
+    assert beside == str(tmp_path / "models")
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,7 @@ class SessionEvent(_message.Message):
         KIND_EVICTED: _ClassVar[SessionEvent.Kind]
         KIND_RETURNED: _ClassVar[SessionEvent.Kind]
         KIND_FENCED: _ClassVar[SessionEvent.Kind]
+        KIND_MOVED: _ClassVar[SessionEvent.Kind]
     KIND_UNSPECIFIED: SessionEvent.Kind
     KIND_CREATED: SessionEvent.Kind
     KIND_RESET: SessionEvent.Kind
@@ -188,6 +189,7 @@ class SessionEvent(_message.Message):
     KIND_EVICTED: SessionEvent.Kind
     KIND_RETURNED: SessionEvent.Kind
     KIND_FENCED: SessionEvent.Kind
+    KIND_MOVED: SessionEvent.Kind
     NAME_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]

@@ -24,7 +24,8 @@ from tests.runtime.rpc.loopback import Loopback, samples, serving
 UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
-    "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots",
+    "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots", "models",
+    "inference_streams",
     "store_sessions", "store_failing", "store_pending_commits",
 }  # fmt: skip
 
@@ -55,7 +56,8 @@ def test_names_are_unique_and_labels_bounded() -> None:
     names = [metric.name for metric in (*PROCESS, *MODEL)]
     assert len(set(names)) == len(names)
     assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
-    assert {label for metric in PROCESS for label in metric.labels} == {"version", "rpc", "code", "reason", "quota"}
+    process = {"version", "rpc", "code", "reason", "quota", "model", "outcome"}
+    assert {label for metric in PROCESS for label in metric.labels} == process
 
 
 def test_zeros_are_exported_before_anything_happened() -> None:

@@ -93,6 +93,19 @@ def test_health_of_daemon_services_and_models(loopback: Loopback) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_model_that_goes_is_unknown_to_health_and_tells_who_watches() -> None:
+    with serving() as running, running.channel() as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=MODEL), timeout=60)
+        assert next(watch).status == SERVING
+        running.run(running.service.repository.unload(MODEL))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Check(health_pb2.HealthCheckRequest(service=MODEL), timeout=30)
+        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+        assert stub.Check(health_pb2.HealthCheckRequest(service=""), timeout=30).status == SERVING
+
+
 def test_server_info(loopback: Loopback) -> None:
     with loopback.channel() as channel:
         stub = server_service_pb2_grpc.ServerServiceStub(channel)

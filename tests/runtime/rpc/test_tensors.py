@@ -19,7 +19,8 @@ TYPED = sorted(name for name, (_, field) in tensors.DATATYPES.items() if field)
 
 def arrays(datatype: str) -> st.SearchStrategy[np.ndarray[Any, np.dtype[Any]]]:
     dtype = tensors.DATATYPES[datatype][0].newbyteorder("=")
-    return hnp.arrays(dtype, hnp.array_shapes(max_dims=4, max_side=5))
+    texts = st.binary(max_size=9) if datatype == "BYTES" else None
+    return hnp.arrays(dtype, hnp.array_shapes(max_dims=4, max_side=5), elements=texts)
 
 
 @pytest.mark.parametrize("datatype", sorted(tensors.DATATYPES))
@@ -29,7 +30,10 @@ def test_raw_round_trip_keeps_every_bit(datatype: str, data: st.DataObject) -> N
     back = tensors.from_raw("x", tensors.datatype_of(array), array.shape, tensors.to_raw(array))
     assert back.dtype == array.dtype
     assert back.shape == array.shape
-    assert back.tobytes() == array.tobytes()
+    if datatype == "BYTES":
+        assert back.tolist() == array.tolist()
+    else:
+        assert back.tobytes() == array.tobytes()
 
 
 @pytest.mark.parametrize("datatype", TYPED)
@@ -66,7 +70,7 @@ def test_decoded_arrays_cannot_be_written() -> None:
         ("FP32", (2**31 - 1,) * 16, 4, "BYTE_LENGTH_MISMATCH"),
         ("FP32", (1,) * 17, 4, "SHAPE_INVALID"),
         ("FLOAT", (1,), 4, "DATATYPE_UNKNOWN"),
-        ("BYTES", (1,), 4, "DATATYPE_UNKNOWN"),
+        ("BF16", (2, 3), 11, "BYTE_LENGTH_MISMATCH"),
         ("", (1,), 4, "DATATYPE_UNKNOWN"),
     ],
 )
@@ -75,6 +79,25 @@ def test_malformed_raw_tensors_are_refused(datatype: str, shape: tuple[int, ...]
         tensors.from_raw("image", datatype, shape, bytes(size))
     assert caught.value.reason == reason
     assert caught.value.metadata["tensor"] == "image"
+
+
+@pytest.mark.parametrize(
+    ("blob", "given"),
+    [
+        (b"", 0),
+        (b"\x01\x00\x00", 0),
+        (b"\x01\x00\x00\x00", 0),
+        (b"\x01\x00\x00\x00a", 1),
+        (b"\x01\x00\x00\x00a" * 3, 2),
+        (b"\x01\x00\x00\x00a" * 2 + b"\x00", 2),
+        (b"\x01\x00\x00\x00a\xff\xff\xff\xffb", 1),
+    ],
+)
+def test_malformed_bytes_elements_are_refused(blob: bytes, given: int) -> None:
+    with pytest.raises(InvalidArgument, match="needs 2 elements") as caught:
+        tensors.from_raw("x", "BYTES", (1, 2), blob)
+    assert caught.value.reason == "BYTE_LENGTH_MISMATCH"
+    assert caught.value.metadata["given"] == str(given)
 
 
 def test_bool_bytes_other_than_0_and_1_are_refused() -> None:
@@ -91,6 +114,9 @@ def test_bool_bytes_other_than_0_and_1_are_refused() -> None:
         ("FP32", {"fp64_contents": [1.0, 2.0]}, "CONTENTS_UNSUPPORTED"),
         ("FP32", {"fp32_contents": [1.0, 2.0], "int_contents": [1]}, "CONTENTS_UNSUPPORTED"),
         ("FP16", {"fp32_contents": [1.0, 2.0]}, "CONTENTS_UNSUPPORTED"),
+        ("BF16", {"fp32_contents": [1.0, 2.0]}, "CONTENTS_UNSUPPORTED"),
+        ("BYTES", {"bytes_contents": [b"a"]}, "ELEMENT_COUNT_MISMATCH"),
+        ("BYTES", {"int_contents": [1, 2]}, "CONTENTS_UNSUPPORTED"),
         ("INT8", {"int_contents": [1, 128]}, "VALUE_OUT_OF_RANGE"),
         ("INT16", {"int_contents": [-32769, 1]}, "VALUE_OUT_OF_RANGE"),
         ("UINT8", {"uint_contents": [1, 256]}, "VALUE_OUT_OF_RANGE"),

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from tritonclient.grpc import model_config_pb2, service_pb2
 from tritonclient.utils import InferenceServerException
 
+from acclimate.runtime.rpc.oip_servicer import EXTENSIONS
+from acclimate.runtime.rpc.reflection import PUBLIC
 from tests.runtime.rpc.loopback import CLASSES, FEATURES, MODEL, Loopback, engine, samples
 
 
@@ -34,7 +38,7 @@ def test_health(client: triton.InferenceServerClient) -> None:
 def test_metadata(client: triton.InferenceServerClient) -> None:
     server = client.get_server_metadata(as_json=True)
     assert server["name"] == "acclimate"
-    assert server["extensions"] == ["sequence", "sequence(string_id)", "parameters"]
+    assert server["extensions"] == list(EXTENSIONS)
     model = client.get_model_metadata(MODEL, as_json=True)
     assert model["platform"] == "acclimate_onnx"
     assert model["inputs"] == [{"name": "features", "datatype": "FP32", "shape": ["-1", str(FEATURES)]}]
@@ -91,6 +95,34 @@ def test_refusals_reach_the_client(client: triton.InferenceServerClient) -> None
         with pytest.raises(InferenceServerException) as caught:
             client.infer(model, tensors)
         assert caught.value.status() == status
-    with pytest.raises(InferenceServerException) as caught:
-        client.get_inference_statistics(MODEL)
+
+
+UNSERVED_CALLS = [
+    lambda client: client.get_system_shared_memory_status(),
+    lambda client: client.register_system_shared_memory("r", "/r", 64),
+    lambda client: client.unregister_system_shared_memory("r"),
+    lambda client: client.get_cuda_shared_memory_status(),
+    lambda client: client.register_cuda_shared_memory("r", b"aGFuZGxl", 0, 64),
+    lambda client: client.unregister_cuda_shared_memory("r"),
+    lambda client: client.get_trace_settings(),
+    lambda client: client.get_log_settings(),
+]
+
+
+@pytest.mark.parametrize("call", UNSERVED_CALLS)
+def test_what_is_not_served_says_so(client: triton.InferenceServerClient, call: Any) -> None:
+    with pytest.raises(InferenceServerException, match="here") as caught:
+        call(client)
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
+
+
+def test_every_message_has_tritons_fields() -> None:
+    """Every field of every message of ours is Triton's of that number, name, type and cardinality."""
+    theirs = {**service_pb2.DESCRIPTOR.message_types_by_name, **model_config_pb2.DESCRIPTOR.message_types_by_name}
+    for file in PUBLIC:
+        for name, message in file.message_types_by_name.items():
+            for own in message.fields:
+                if (name, own.name) == ("ModelMetadataResponse", "properties"):
+                    continue
+                other = theirs[name].fields_by_name[own.name]
+                assert (own.number, own.type, own.is_repeated) == (other.number, other.type, other.is_repeated), own

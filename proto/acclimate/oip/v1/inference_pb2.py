@@ -22,9 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from acclimate.oip.v1 import model_config_pb2 as acclimate_dot_oip_dot_v1_dot_model__config__pb2
+from acclimate.oip.v1 import model_repository_pb2 as acclimate_dot_oip_dot_v1_dot_model__repository__pb2
+from acclimate.oip.v1 import model_statistics_pb2 as acclimate_dot_oip_dot_v1_dot_model__statistics__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n acclimate/oip/v1/inference.proto\x12\x10\x61\x63\x63limate.oip.v1\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"\x17\n\x15ServerMetadataRequest\"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t\"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x03\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x46\n\x06inputs\x18\x04 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelMetadataResponse.TensorMetadata\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelMetadataResponse.TensorMetadata\x12K\n\nproperties\x18\x06 \x03(\x0b\x32\x37.acclimate.oip.v1.ModelMetadataResponse.PropertiesEntry\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xad\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.acclimate.oip.v1.ModelInferRequest.ParametersEntry\x12\x44\n\x06inputs\x18\x05 \x03(\x0b\x32\x34.acclimate.oip.v1.ModelInferRequest.InferInputTensor\x12O\n\x07outputs\x18\x06 \x03(\x0b\x32>.acclimate.oip.v1.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa9\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12X\n\nparameters\x18\x04 \x03(\x0b\x32\x44.acclimate.oip.v1.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.acclimate.oip.v1.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1a\xe3\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x62\n\nparameters\x18\x02 \x03(\x0b\x32N.acclimate.oip.v1.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\"\xff\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12H\n\nparameters\x18\x04 \x03(\x0b\x32\x34.acclimate.oip.v1.ModelInferResponse.ParametersEntry\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xac\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Z\n\nparameters\x18\x04 \x03(\x0b\x32\x46.acclimate.oip.v1.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.acclimate.oip.v1.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\"\x99\x01\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x64ouble_param\x18\x04 \x01(\x01H\x00\x12\x16\n\x0cuint64_param\x18\x05 \x01(\x04H\x00\x42\x12\n\x10parameter_choice\"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\x32\xc4\x04\n\x14GRPCInferenceService\x12W\n\nServerLive\x12#.acclimate.oip.v1.ServerLiveRequest\x1a$.acclimate.oip.v1.ServerLiveResponse\x12Z\n\x0bServerReady\x12$.acclimate.oip.v1.ServerReadyRequest\x1a%.acclimate.oip.v1.ServerReadyResponse\x12W\n\nModelReady\x12#.acclimate.oip.v1.ModelReadyRequest\x1a$.acclimate.oip.v1.ModelReadyResponse\x12\x63\n\x0eServerMetadata\x12\'.acclimate.oip.v1.ServerMetadataRequest\x1a(.acclimate.oip.v1.ServerMetadataResponse\x12`\n\rModelMetadata\x12&.acclimate.oip.v1.ModelMetadataRequest\x1a\'.acclimate.oip.v1.ModelMetadataResponse\x12W\n\nModelInfer\x12#.acclimate.oip.v1.ModelInferRequest\x1a$.acclimate.oip.v1.ModelInferResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n acclimate/oip/v1/inference.proto\x12\x10\x61\x63\x63limate.oip.v1\x1a#acclimate/oip/v1/model_config.proto\x1a\'acclimate/oip/v1/model_repository.proto\x1a\'acclimate/oip/v1/model_statistics.proto\"\x13\n\x11ServerLiveRequest\"\"\n\x12ServerLiveResponse\x12\x0c\n\x04live\x18\x01 \x01(\x08\"\x14\n\x12ServerReadyRequest\"$\n\x13ServerReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"2\n\x11ModelReadyRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"#\n\x12ModelReadyResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\"\x17\n\x15ServerMetadataRequest\"K\n\x16ServerMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x12\n\nextensions\x18\x03 \x03(\t\"5\n\x14ModelMetadataRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x03\n\x15ModelMetadataResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08versions\x18\x02 \x03(\t\x12\x10\n\x08platform\x18\x03 \x01(\t\x12\x46\n\x06inputs\x18\x04 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelMetadataResponse.TensorMetadata\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelMetadataResponse.TensorMetadata\x12K\n\nproperties\x18\x06 \x03(\x0b\x32\x37.acclimate.oip.v1.ModelMetadataResponse.PropertiesEntry\x1a?\n\x0eTensorMetadata\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x1a\x31\n\x0fPropertiesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xad\x07\n\x11ModelInferRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12G\n\nparameters\x18\x04 \x03(\x0b\x32\x33.acclimate.oip.v1.ModelInferRequest.ParametersEntry\x12\x44\n\x06inputs\x18\x05 \x03(\x0b\x32\x34.acclimate.oip.v1.ModelInferRequest.InferInputTensor\x12O\n\x07outputs\x18\x06 \x03(\x0b\x32>.acclimate.oip.v1.ModelInferRequest.InferRequestedOutputTensor\x12\x1a\n\x12raw_input_contents\x18\x07 \x03(\x0c\x1a\xa9\x02\n\x10InferInputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12X\n\nparameters\x18\x04 \x03(\x0b\x32\x44.acclimate.oip.v1.ModelInferRequest.InferInputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.acclimate.oip.v1.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1a\xe3\x01\n\x1aInferRequestedOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x62\n\nparameters\x18\x02 \x03(\x0b\x32N.acclimate.oip.v1.ModelInferRequest.InferRequestedOutputTensor.ParametersEntry\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\"\xff\x04\n\x12ModelInferResponse\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\n\n\x02id\x18\x03 \x01(\t\x12H\n\nparameters\x18\x04 \x03(\x0b\x32\x34.acclimate.oip.v1.ModelInferResponse.ParametersEntry\x12G\n\x07outputs\x18\x05 \x03(\x0b\x32\x36.acclimate.oip.v1.ModelInferResponse.InferOutputTensor\x12\x1b\n\x13raw_output_contents\x18\x06 \x03(\x0c\x1a\xac\x02\n\x11InferOutputTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08\x64\x61tatype\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12Z\n\nparameters\x18\x04 \x03(\x0b\x32\x46.acclimate.oip.v1.ModelInferResponse.InferOutputTensor.ParametersEntry\x12\x37\n\x08\x63ontents\x18\x05 \x01(\x0b\x32%.acclimate.oip.v1.InferTensorContents\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.InferParameter:\x02\x38\x01\"o\n\x18ModelStreamInferResponse\x12\x15\n\rerror_message\x18\x01 \x01(\t\x12<\n\x0einfer_response\x18\x02 \x01(\x0b\x32$.acclimate.oip.v1.ModelInferResponse\"\x99\x01\n\x0eInferParameter\x12\x14\n\nbool_param\x18\x01 \x01(\x08H\x00\x12\x15\n\x0bint64_param\x18\x02 \x01(\x03H\x00\x12\x16\n\x0cstring_param\x18\x03 \x01(\tH\x00\x12\x16\n\x0c\x64ouble_param\x18\x04 \x01(\x01H\x00\x12\x16\n\x0cuint64_param\x18\x05 \x01(\x04H\x00\x42\x12\n\x10parameter_choice\"\xd0\x01\n\x13InferTensorContents\x12\x15\n\rbool_contents\x18\x01 \x03(\x08\x12\x14\n\x0cint_contents\x18\x02 \x03(\x05\x12\x16\n\x0eint64_contents\x18\x03 \x03(\x03\x12\x15\n\ruint_contents\x18\x04 \x03(\r\x12\x17\n\x0fuint64_contents\x18\x05 \x03(\x04\x12\x15\n\rfp32_contents\x18\x06 \x03(\x02\x12\x15\n\rfp64_contents\x18\x07 \x03(\x01\x12\x16\n\x0e\x62ytes_contents\x18\x08 \x03(\x0c\x32\xc7\t\n\x14GRPCInferenceService\x12W\n\nServerLive\x12#.acclimate.oip.v1.ServerLiveRequest\x1a$.acclimate.oip.v1.ServerLiveResponse\x12Z\n\x0bServerReady\x12$.acclimate.oip.v1.ServerReadyRequest\x1a%.acclimate.oip.v1.ServerReadyResponse\x12W\n\nModelReady\x12#.acclimate.oip.v1.ModelReadyRequest\x1a$.acclimate.oip.v1.ModelReadyResponse\x12\x63\n\x0eServerMetadata\x12\'.acclimate.oip.v1.ServerMetadataRequest\x1a(.acclimate.oip.v1.ServerMetadataResponse\x12`\n\rModelMetadata\x12&.acclimate.oip.v1.ModelMetadataRequest\x1a\'.acclimate.oip.v1.ModelMetadataResponse\x12W\n\nModelInfer\x12#.acclimate.oip.v1.ModelInferRequest\x1a$.acclimate.oip.v1.ModelInferResponse\x12g\n\x10ModelStreamInfer\x12#.acclimate.oip.v1.ModelInferRequest\x1a*.acclimate.oip.v1.ModelStreamInferResponse(\x01\x30\x01\x12Z\n\x0bModelConfig\x12$.acclimate.oip.v1.ModelConfigRequest\x1a%.acclimate.oip.v1.ModelConfigResponse\x12\x66\n\x0fModelStatistics\x12(.acclimate.oip.v1.ModelStatisticsRequest\x1a).acclimate.oip.v1.ModelStatisticsResponse\x12\x66\n\x0fRepositoryIndex\x12(.acclimate.oip.v1.RepositoryIndexRequest\x1a).acclimate.oip.v1.RepositoryIndexResponse\x12r\n\x13RepositoryModelLoad\x12,.acclimate.oip.v1.RepositoryModelLoadRequest\x1a-.acclimate.oip.v1.RepositoryModelLoadResponse\x12x\n\x15RepositoryModelUnload\x12..acclimate.oip.v1.RepositoryModelUnloadRequest\x1a/.acclimate.oip.v1.RepositoryModelUnloadResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,54 +46,56 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._loaded_options = None
   _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_SERVERLIVEREQUEST']._serialized_start=54
-  _globals['_SERVERLIVEREQUEST']._serialized_end=73
-  _globals['_SERVERLIVERESPONSE']._serialized_start=75
-  _globals['_SERVERLIVERESPONSE']._serialized_end=109
-  _globals['_SERVERREADYREQUEST']._serialized_start=111
-  _globals['_SERVERREADYREQUEST']._serialized_end=131
-  _globals['_SERVERREADYRESPONSE']._serialized_start=133
-  _globals['_SERVERREADYRESPONSE']._serialized_end=169
-  _globals['_MODELREADYREQUEST']._serialized_start=171
-  _globals['_MODELREADYREQUEST']._serialized_end=221
-  _globals['_MODELREADYRESPONSE']._serialized_start=223
-  _globals['_MODELREADYRESPONSE']._serialized_end=258
-  _globals['_SERVERMETADATAREQUEST']._serialized_start=260
-  _globals['_SERVERMETADATAREQUEST']._serialized_end=283
-  _globals['_SERVERMETADATARESPONSE']._serialized_start=285
-  _globals['_SERVERMETADATARESPONSE']._serialized_end=360
-  _globals['_MODELMETADATAREQUEST']._serialized_start=362
-  _globals['_MODELMETADATAREQUEST']._serialized_end=415
-  _globals['_MODELMETADATARESPONSE']._serialized_start=418
-  _globals['_MODELMETADATARESPONSE']._serialized_end=829
-  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=715
-  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=778
-  _globals['_MODELMETADATARESPONSE_PROPERTIESENTRY']._serialized_start=780
-  _globals['_MODELMETADATARESPONSE_PROPERTIESENTRY']._serialized_end=829
-  _globals['_MODELINFERREQUEST']._serialized_start=832
-  _globals['_MODELINFERREQUEST']._serialized_end=1773
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1161
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=1458
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=1375
-  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=1458
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=1461
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=1688
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1375
-  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1458
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=1375
-  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=1458
-  _globals['_MODELINFERRESPONSE']._serialized_start=1776
-  _globals['_MODELINFERRESPONSE']._serialized_end=2415
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2030
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=2330
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1375
-  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1458
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=1375
-  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=1458
-  _globals['_INFERPARAMETER']._serialized_start=2418
-  _globals['_INFERPARAMETER']._serialized_end=2571
-  _globals['_INFERTENSORCONTENTS']._serialized_start=2574
-  _globals['_INFERTENSORCONTENTS']._serialized_end=2782
-  _globals['_GRPCINFERENCESERVICE']._serialized_start=2785
-  _globals['_GRPCINFERENCESERVICE']._serialized_end=3365
+  _globals['_SERVERLIVEREQUEST']._serialized_start=173
+  _globals['_SERVERLIVEREQUEST']._serialized_end=192
+  _globals['_SERVERLIVERESPONSE']._serialized_start=194
+  _globals['_SERVERLIVERESPONSE']._serialized_end=228
+  _globals['_SERVERREADYREQUEST']._serialized_start=230
+  _globals['_SERVERREADYREQUEST']._serialized_end=250
+  _globals['_SERVERREADYRESPONSE']._serialized_start=252
+  _globals['_SERVERREADYRESPONSE']._serialized_end=288
+  _globals['_MODELREADYREQUEST']._serialized_start=290
+  _globals['_MODELREADYREQUEST']._serialized_end=340
+  _globals['_MODELREADYRESPONSE']._serialized_start=342
+  _globals['_MODELREADYRESPONSE']._serialized_end=377
+  _globals['_SERVERMETADATAREQUEST']._serialized_start=379
+  _globals['_SERVERMETADATAREQUEST']._serialized_end=402
+  _globals['_SERVERMETADATARESPONSE']._serialized_start=404
+  _globals['_SERVERMETADATARESPONSE']._serialized_end=479
+  _globals['_MODELMETADATAREQUEST']._serialized_start=481
+  _globals['_MODELMETADATAREQUEST']._serialized_end=534
+  _globals['_MODELMETADATARESPONSE']._serialized_start=537
+  _globals['_MODELMETADATARESPONSE']._serialized_end=948
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_start=834
+  _globals['_MODELMETADATARESPONSE_TENSORMETADATA']._serialized_end=897
+  _globals['_MODELMETADATARESPONSE_PROPERTIESENTRY']._serialized_start=899
+  _globals['_MODELMETADATARESPONSE_PROPERTIESENTRY']._serialized_end=948
+  _globals['_MODELINFERREQUEST']._serialized_start=951
+  _globals['_MODELINFERREQUEST']._serialized_end=1892
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_start=1280
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR']._serialized_end=1577
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_start=1494
+  _globals['_MODELINFERREQUEST_INFERINPUTTENSOR_PARAMETERSENTRY']._serialized_end=1577
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_start=1580
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR']._serialized_end=1807
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1494
+  _globals['_MODELINFERREQUEST_INFERREQUESTEDOUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1577
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_start=1494
+  _globals['_MODELINFERREQUEST_PARAMETERSENTRY']._serialized_end=1577
+  _globals['_MODELINFERRESPONSE']._serialized_start=1895
+  _globals['_MODELINFERRESPONSE']._serialized_end=2534
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_start=2149
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR']._serialized_end=2449
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_start=1494
+  _globals['_MODELINFERRESPONSE_INFEROUTPUTTENSOR_PARAMETERSENTRY']._serialized_end=1577
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_start=1494
+  _globals['_MODELINFERRESPONSE_PARAMETERSENTRY']._serialized_end=1577
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_start=2536
+  _globals['_MODELSTREAMINFERRESPONSE']._serialized_end=2647
+  _globals['_INFERPARAMETER']._serialized_start=2650
+  _globals['_INFERPARAMETER']._serialized_end=2803
+  _globals['_INFERTENSORCONTENTS']._serialized_start=2806
+  _globals['_INFERTENSORCONTENTS']._serialized_end=3014
+  _globals['_GRPCINFERENCESERVICE']._serialized_start=3017
+  _globals['_GRPCINFERENCESERVICE']._serialized_end=4240
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,53 @@
+"""A model's manifest -> its configuration in Triton's terms."""
+
+from __future__ import annotations
+
+from acclimate.adapters.manifest import Manifest, TensorSpec
+from acclimate.oip.v1 import model_config_pb2 as pb
+from acclimate.runtime.config import Config
+from acclimate.runtime.inference import DEFAULT_PRIORITY, PRIORITY_LEVELS, max_rows
+from acclimate.runtime.rpc.convert_oip import PLATFORM, properties
+
+BACKEND = "acclimate"
+TRITON_NAMES = {"BYTES": "STRING"}
+GPU_PROVIDERS = ("cuda", "tensorrt")
+
+
+def model_config(manifest: Manifest, config: Config) -> pb.ModelConfig:
+    """The configuration that Triton would have for the model."""
+    microseconds = round(config.scheduler.max_delay_ms * 1e3)
+    kind = pb.ModelInstanceGroup.KIND_CPU
+    if config.engine.provider in GPU_PROVIDERS:
+        kind = pb.ModelInstanceGroup.KIND_GPU
+    elif config.engine.provider == "auto":
+        kind = pb.ModelInstanceGroup.KIND_AUTO
+    message = pb.ModelConfig(
+        name=manifest.name,
+        platform=PLATFORM,
+        backend=BACKEND,
+        version_policy=pb.ModelVersionPolicy(latest=pb.ModelVersionPolicy.Latest(num_versions=1)),
+        max_batch_size=max_rows(config.scheduler.max_batch),
+        input=[pb.ModelInput(name=s.name, data_type=_datatype(s), dims=s.shape[1:]) for s in manifest.inputs],
+        output=[pb.ModelOutput(name=s.name, data_type=_datatype(s), dims=s.shape[1:]) for s in manifest.outputs],
+        instance_group=[pb.ModelInstanceGroup(name=f"{manifest.name}_0", count=1, kind=kind)],
+        parameters={key: pb.ModelParameter(string_value=value) for key, value in properties(manifest).items()},
+        model_transaction_policy=pb.ModelTransactionPolicy(decoupled=False),
+    )
+    if config.open_inference.scheduling == "sequence":
+        direct = pb.ModelSequenceBatching.StrategyDirect(max_queue_delay_microseconds=microseconds)
+        message.sequence_batching.CopyFrom(pb.ModelSequenceBatching(direct=direct))
+    else:
+        message.dynamic_batching.CopyFrom(
+            pb.ModelDynamicBatching(
+                preferred_batch_size=[config.scheduler.max_batch],
+                max_queue_delay_microseconds=microseconds,
+                preserve_ordering=False,
+                priority_levels=PRIORITY_LEVELS,
+                default_priority_level=DEFAULT_PRIORITY,
+            )
+        )
+    return message
+
+
+def _datatype(spec: TensorSpec) -> str:
+    return f"TYPE_{TRITON_NAMES.get(spec.datatype, spec.datatype)}"

@@ -1,0 +1,183 @@
+"""`ModelStreamInfer`: requests of one stream, several under way at a time, answered in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+
+from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailable
+from acclimate.runtime.rpc import status
+from acclimate.runtime.rpc.limits import MessageLimits, check
+from acclimate.runtime.rpc.stats import RpcStats
+
+EMPTY_FINAL = "triton_enable_empty_final_response"
+FINAL = "triton_final_response"
+
+Replies = AsyncGenerator[oip.ModelStreamInferResponse, None]
+Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelInferResponse]]
+
+log = structlog.stdlib.get_logger("acclimate.rpc")
+
+
+@dataclass(eq=False)
+class Streams:
+    """The open streams.
+
+    Args:
+        limit: requests of one stream under way, at most.
+        stats: where they are counted.
+        sizes: what every request of a stream has to keep within.
+    """
+
+    limit: int
+    stats: RpcStats
+    sizes: MessageLimits = field(default_factory=MessageLimits)
+    _readers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
+    _draining: bool = field(default=False, init=False)
+
+    def drain(self) -> None:
+        """Read no more requests; what is under way is answered, then the streams end with UNAVAILABLE."""
+        self._draining = True
+        for reader in self._readers:
+            reader.cancel()
+
+    async def serve(self, requests: AsyncIterator[bytes], infer: Infer) -> Replies:
+        """The replies to a stream of requests, as bytes from the wire; closing the iterator cancels what is under way.
+
+        Raises:
+            Unavailable: the daemon drains; every request that was read has been answered.
+        """
+        stream = _Stream(requests, infer, self.limit, self.stats, self.sizes)
+        reader = asyncio.create_task(stream.read())
+        self._readers.add(reader)
+        self.stats.opened()
+        if self._draining:
+            reader.cancel()
+        try:
+            while (task := await stream.order.get()) is not None:
+                yield await task
+                stream.slots.release()
+        finally:
+            self._readers.discard(reader)
+            self.stats.closed()
+            await stream.cancel(reader)
+        if self._draining:
+            raise Unavailable("DRAINING", "the daemon is draining; open the stream on another one")
+
+
+class _Stream:
+    """One stream: what has been read and not yet answered."""
+
+    def __init__(
+        self, requests: AsyncIterator[bytes], infer: Infer, limit: int, stats: RpcStats, sizes: MessageLimits
+    ) -> None:
+        self._requests = requests
+        self._infer = infer
+        self._stats = stats
+        self._sizes = sizes
+        self._tasks: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
+        self._ends: dict[Hashable, asyncio.Task[oip.ModelStreamInferResponse]] = {}
+        self.slots = asyncio.Semaphore(limit)
+        self.order: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | None] = asyncio.Queue()
+
+    async def read(self) -> None:
+        """Start every request as it comes, until the client has sent its last."""
+        try:
+            await self.slots.acquire()
+            async for payload in self._requests:
+                task = self._start(payload)
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                self.order.put_nowait(task)
+                await self.slots.acquire()
+        finally:
+            self.order.put_nowait(None)
+
+    async def cancel(self, reader: asyncio.Task[None]) -> None:
+        """Give up whatever is still under way."""
+        tasks: list[asyncio.Task[Any]] = [reader, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _start(self, payload: bytes) -> asyncio.Task[oip.ModelStreamInferResponse]:
+        try:
+            message = oip.ModelInferRequest.FromString(payload)
+        except DecodeError:
+            return asyncio.create_task(self._answer(None, None))
+        key = _sequence(message)
+        after = self._ends.get(key)
+        task = asyncio.create_task(self._answer(message, after))
+        if key is not None and (after is not None or _flag(message, "sequence_end")):
+            # What follows on a sequence that ends is of another one, which begins when this has ended.
+            self._ends[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return task
+
+    def _forget(self, key: Hashable, done: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
+        if self._ends.get(key) is done:
+            del self._ends[key]
+
+    async def _answer(
+        self, message: oip.ModelInferRequest | None, after: asyncio.Task[oip.ModelStreamInferResponse] | None
+    ) -> oip.ModelStreamInferResponse:
+        """One reply, come what may: a request's refusal is its own, and so is a defect."""
+        code = "OK"
+        try:
+            if message is None:
+                raise InvalidArgument(
+                    "MESSAGE_MALFORMED", "the request is no ModelInferRequest; compile your stubs again"
+                )
+            check(message, self._sizes)
+            if after is not None:
+                with suppress(Exception):
+                    await asyncio.shield(after)
+            reply = oip.ModelStreamInferResponse(infer_response=await self._infer(message))
+            if _flag(message, EMPTY_FINAL):
+                reply.infer_response.parameters[FINAL].bool_param = True
+            return reply
+        except AcclimateError as error:
+            code = error.code.value
+            return _refused(message, code, error.reason, status.refusal(error).details)
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        except Exception:
+            code, correlation = "INTERNAL", uuid.uuid4().hex
+            log.exception("request of a stream failed", correlation_id=correlation)
+            return _refused(message, code, "INTERNAL", status.internal(correlation).details)
+        finally:
+            self._stats.streamed(code)
+
+
+def _sequence(message: oip.ModelInferRequest) -> Hashable:
+    """Model and id of the sequence that a request belongs to, or None."""
+    if "sequence_id" not in message.parameters:
+        return None
+    value = message.parameters["sequence_id"]
+    choice = value.WhichOneof("parameter_choice")
+    return None if choice is None else (message.model_name, str(getattr(value, choice)))
+
+
+def _flag(message: oip.ModelInferRequest, name: str) -> bool:
+    # Looked for first, since reading a map of messages puts in what is not there.
+    return name in message.parameters and message.parameters[name].bool_param
+
+
+def _refused(message: oip.ModelInferRequest | None, code: str, reason: str, text: str) -> oip.ModelStreamInferResponse:
+    """As Triton answers a refused request: the sentence, and the request's id, for the client to know which it was."""
+    reply = oip.ModelStreamInferResponse(error_message=text)
+    reply.infer_response.parameters["acclimate_code"].string_param = code
+    reply.infer_response.parameters["acclimate_reason"].string_param = reason
+    if message is not None:
+        reply.infer_response.id = message.id
+        reply.infer_response.model_name = message.model_name
+    return reply
