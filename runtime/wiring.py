@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -124,6 +125,7 @@ def build_service(
             slice_rows=SLICE_ROWS,
             patience=patience,
             sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
+            max_commits=sys.maxsize if store is None else config.store.loss_commits,
         ),
         clock,
         None if synchronous else (config.budget.process_refill_ms_per_s, config.budget.process_capacity_ms),

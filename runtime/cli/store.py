@@ -79,12 +79,8 @@ def export(
     rows = []
     with _opened():
         for taken in store_tools.learnt(path):
-            row: dict[str, object] = {
-                "tenant": taken.key[0],
-                "model": taken.key[1],
-                "session": taken.key[2],
-                "problem": taken.problem,
-            }
+            tenant, model, session = taken.key
+            row: dict[str, str | int] = {"tenant": tenant, "model": model, "session": session, "problem": taken.problem}
             if taken.exported is not None:
                 target = into / taken.file
                 try:

@@ -7,6 +7,7 @@ sessions that were not reset or closed meanwhile, so a step either changes a ses
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,7 @@ class LearnerLimits:
     """Bounds of a step.
 
     Attributes:
-        max_step_rows: samples of all its sessions together.
+        max_step_rows: samples of all its sessions together; max_commits: as many sessions, at most.
         slice_rows: rows per engine call where they are independent.
         patience: seconds a slice waits for waiting predictions before it runs all the same.
         sample_period: synchronous mode only: seconds of budget refill per sample a session was sent, in place of the
@@ -57,6 +58,7 @@ class LearnerLimits:
     slice_rows: int
     patience: float
     sample_period: float | None = None
+    max_commits: int = sys.maxsize
 
 
 class Learner:
@@ -127,7 +129,7 @@ class Learner:
 
     def _pick(self) -> list[Session]:
         first = next(iter(self._due.values()))
-        room = max(1, self._limits.max_step_rows // first.cohort.recipe.batch_rows)
+        room = max(1, min(self._limits.max_step_rows // first.cohort.recipe.batch_rows, self._limits.max_commits))
         mates = [s for s in self._due.values() if s.cohort is first.cohort][:room]
         for session in mates:
             del self._due[session.key]

@@ -12,7 +12,7 @@ class Bounds:
 
     Attributes:
         seconds: no commit is made while one is unwritten for longer.
-        commits: at most as many are unwritten; a step of more sessions waits until none is.
+        commits: at most as many are unwritten; steps are of no more sessions than that.
         counter_seconds: counters and budgets that changed since the latest commit are written as often.
         hurry: share of the first two at which a write begins, so that the learner seldom has to wait for one.
     """

@@ -187,8 +187,7 @@ class Residency:
         Raises:
             ResourceExhausted: every session is in use, or what would have to be written first cannot be.
         """
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + ROOM_SECONDS
+        give_up = (loop := asyncio.get_running_loop()).time() + ROOM_SECONDS
         async with self._door:
             while self.journal is not None and len(self.table) >= self.limits.max_sessions:
                 if await self._make_room(self.journal):

@@ -35,6 +35,7 @@ class SessionRecord:
         attributes: anything else that is JSON; readers leave alone what they do not know.
         tenant: whose it is; empty where there are no tenants.
         fields: the session's row of its bank, field name to array without the session axis.
+        snapshots: records of the session at earlier moments, by the ids that its owner gave them.
     """
 
     model: str
@@ -58,6 +59,7 @@ class SessionRecord:
     ttl_seconds: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
+    snapshots: Mapping[str, SessionRecord] = field(default_factory=dict, repr=False)
     tenant: str = ""
 
     @property

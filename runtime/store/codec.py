@@ -3,7 +3,7 @@
     8 bytes   magic, `ACCLREC` and the format's number
     4 bytes   length of the header, little-endian
     header    JSON, UTF-8: everything of the record but its arrays
-    payload   safetensors: the arrays
+    payload   safetensors: the arrays; snapshots are records within it, as bytes
     32 bytes  BLAKE2b of all that precedes
 
 docs/persistence.md describes the fields.
@@ -29,7 +29,9 @@ LENGTH = struct.Struct("<I")
 DIGEST_BYTES = 32
 START = len(MAGIC) + LENGTH.size
 
-_HEADER = tuple(entry.name for entry in fields(SessionRecord) if entry.name != "fields")
+_HEADER = tuple(entry.name for entry in fields(SessionRecord) if entry.name not in ("fields", "snapshots"))
+# Arrays of this prefix are records of their own, as bytes.
+SNAPSHOT = "snapshot/"
 
 
 def encode(record: SessionRecord) -> bytes:
@@ -38,7 +40,10 @@ def encode(record: SessionRecord) -> bytes:
     header["telemetry"] = asdict(record.telemetry)
     text = json.dumps(header, separators=(",", ":"), sort_keys=True, default=dict).encode()
     # `save` reads memory as it lies; a copy in C order keeps scalars scalar, `ascontiguousarray` would not.
-    payload = save({name: np.array(record.fields[name], order="C") for name in sorted(record.fields)})
+    arrays = {name: np.array(record.fields[name], order="C") for name in sorted(record.fields)}
+    for name in sorted(record.snapshots):
+        arrays[SNAPSHOT + name] = np.frombuffer(encode(record.snapshots[name]), np.uint8)
+    payload = save(arrays)
     content = b"".join((MAGIC, LENGTH.pack(len(text)), text, payload))
     return content + _digest(content)
 
@@ -52,10 +57,12 @@ def decode(content: bytes) -> SessionRecord:
     header, payload = _parts(content)
     try:
         arrays = load(payload)
+        held = [name for name in arrays if name.startswith(SNAPSHOT)]
+        snapshots = {name.removeprefix(SNAPSHOT): decode(arrays.pop(name).tobytes()) for name in sorted(held)}
         known = {name: header[name] for name in _HEADER if name in header}
         known["telemetry"] = Telemetry(**known["telemetry"])
         known["drift"] = tuple(float(level) for level in known["drift"])
-        return SessionRecord(**known, fields=arrays)
+        return SessionRecord(**known, fields=arrays, snapshots=snapshots)
     except (SafetensorError, TypeError, ValueError, KeyError) as error:
         raise Damaged(f"its checksum holds, but it is no session record ({error})") from error
 

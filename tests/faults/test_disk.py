@@ -8,6 +8,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_a_full_disk_stops_learning_and_nothing_else(bundle_path: Path, tmp_path
         assert client.session("digits", "cam").get().version >= last
 
 
+def test_sqlite_says_that_it_is_full_and_is_as_it_was(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "sessions.db", max_pages=40)
+    small, large = (record(fields={"theta": np.zeros(size, np.float32)}) for size in (10, 10**5))
+    store.write(Batch(writes=[Write(small, 0)]))
+    with pytest.raises(StoreError, match="full"):
+        store.write(Batch(writes=[Write(large, 1)]))
+    store.write(Batch(writes=[Write(small, 1)]))
+    assert [found.record is not None for found in store.page(None, None, None, 9, 0.0)] == [True]
+    store.close()
+
+
 @looped
 async def test_sqlite_that_is_full_is_recovered_from(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "sessions.db", max_pages=40)
@@ -92,12 +104,11 @@ async def test_sqlite_that_is_full_is_recovered_from(tmp_path: Path) -> None:
         while not journal_of(service).failing:
             number += 1
             await opened(service, f"more-{number}", "tent")
-            await until_async(lambda: journal_of(service).failing or journal_of(service).commits == 0, "a write")
-        with pytest.raises(StoreError, match="full"):
-            store.write(Batch(writes=[Write(record(fields={"theta": np.zeros(10**5, np.float32)}), 0)]))
+            await journal_of(service).settle([session_of(service, f"more-{number}").key])
         assert (await predict(service, drifted(0), "cam")).parameters["acclimate_version"] >= 4
         store._max_pages = 10_000
-        store._drop()
+        assert service._parts.residency.keeping is not None
+        await service._parts.residency.keeping.thread.call(store._drop)
         await until_async(lambda: not journal_of(service).failing, "the store to recover")
         await settled(service)
         assert store.count() == number + 1
@@ -192,7 +203,7 @@ def test_a_damaged_session_is_data_loss_to_its_client_and_to_no_other(bundle_pat
         for name in ("good", "bad"):
             client.create_session("digits", name, recipe="norm", recipe_parameters={"batch_rows": 4})
             teach(client, name, range(5))
-            until(lambda name=name: client.session("digits", name).get().updates == 5, "five steps")
+            until(partial(lambda held: held.get().updates == 5, client.session("digits", name)), "five steps")
         assert daemon.stop() == 0
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute(

@@ -12,16 +12,24 @@ from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.errors import ResourceExhausted, Unavailable
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.journal import Journal
+from acclimate.runtime.store.base import SessionRecord, Store
 from acclimate.runtime.types import EventKind
 from tests.looped import looped
 from tests.polling import until_async
-from tests.runtime.serving import MODEL, drifted, opened, predict, serving, session_of
+from tests.runtime.serving import MODEL, config, drifted, opened, predict, serving, session_of
 from tests.runtime.shaky import Shaky, database
-from tests.runtime.test_persistence import ROWS, config, feed
+from tests.runtime.test_persistence import ROWS, feed
 
 
 def settings(mode: str = "background", **store: Any) -> Any:
     return config(mode, store={"loss_commits": 4, "loss_seconds": 3600.0} | store)
+
+
+def only(store: Store) -> SessionRecord:
+    """The one record in a store."""
+    (found,) = store.page(None, None, None, 9, 0.0)
+    assert found.record is not None
+    return found.record
 
 
 def journal_of(service: Service) -> Journal:
@@ -98,8 +106,7 @@ async def test_a_deletion_is_on_disk_when_it_is_answered_or_the_answer_says_so(t
         assert (await opened(service, "b", "tent")).recipe == "tent", "its name is free"
         store.broken = False
         await settled(service)
-    (left,) = database(tmp_path).page(None, None, None, 9, 0.0)
-    assert left.record.recipe == "tent"
+    assert only(database(tmp_path)).recipe == "tent"
 
 
 @looped
@@ -116,11 +123,11 @@ async def test_commits_are_written_soon_and_counters_now_and_then(tmp_path: Path
         clock.advance(40.0)
         assert journal_of(service).commits == 0
         assert not journal_of(service).clean(session_of(service, "cam"))
-        assert store.page(None, None, None, 1, 0.0)[0].record.account["samples"] == 0
+        assert only(store).account["samples"] == 0
         clock.advance(10.0)
         journal_of(service)._wake.set()
         await until_async(lambda: journal_of(service).clean(session_of(service, "cam")), "the counters to be written")
-        assert store.page(None, None, None, 1, 0.0)[0].record.account["samples"] == 5
+        assert only(store).account["samples"] == 5
 
 
 @looped
