@@ -244,9 +244,9 @@ def _snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
         model=session.model,
         session_id=session.id,
         snapshot_id=snapshot.id,
-        created_at=snapshot.created_at,
-        version=snapshot.version,
+        created_at=snapshot.record.recorded_at,
+        version=snapshot.record.version,
         state=snapshot.state.value,
-        theta_distance=snapshot.distance,
+        theta_distance=snapshot.record.distance,
         nbytes=snapshot.nbytes,
     )

@@ -118,12 +118,11 @@ def build_service(
         lambda ticket, answer: service.answered(ticket, answer),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
-    patience = 0.0 if synchronous else PATIENCE_SECONDS
     learner = Learner(
         LearnerLimits(
             max_step_rows=config.adaptation.max_step_rows,
             slice_rows=SLICE_ROWS,
-            patience=patience,
+            patience=0.0 if synchronous else PATIENCE_SECONDS,
             sample_period=SAMPLE_PERIOD_SECONDS if synchronous else None,
             max_commits=sys.maxsize if store is None else config.store.loss_commits,
         ),
@@ -139,7 +138,7 @@ def build_service(
             table=table,
             predictor=predictor,
             learner=learner,
-            seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, patience),
+            seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, 0.0 if synchronous else PATIENCE_SECONDS),
             account=account,
             residency=residency,
             hub=hub,
