@@ -31,6 +31,7 @@ class Store(Section):
     idle_seconds: NonNegative = Field(
         3600.0, description="sessions not used for so long leave memory and return when asked for, seconds; 0: never"
     )
+    max_sessions: int = Field(1_000_000, ge=1, description="sessions stored, at most; those in memory are among them")
     parked_bytes: int = Field(
         2**26,
         ge=0,

@@ -82,7 +82,7 @@ class Lifecycle:
             # 0 is a client's way of saying for ever.
             ttl_seconds=(source.ttl_seconds or 0.0) if wanted.ttl_seconds is None else wanted.ttl_seconds,
         )
-        async with self._residency.room():
+        async with self._residency.room(new=True):
             # The source is not asked any more: it may be gone by now, or the model another one.
             check_record(record, self._table.engine(wanted.model).manifest)
             session = self._table.open(request)

@@ -271,7 +271,7 @@ class Service:
 
     async def _opened(self, wanted: CreateSession, *, from_sequence: bool = False) -> Session:
         """A new session, once there is room for it."""
-        async with self._parts.residency.room():
+        async with self._parts.residency.room(new=True):
             session = self._parts.table.open(wanted, from_sequence=from_sequence)
         self._parts.account.happened(session, EventKind.CREATED, 0)
         return session

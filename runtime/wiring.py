@@ -160,6 +160,7 @@ def keeping_of(config: Config, store: Store) -> Keeping:
         "samples" if synchronous else store.owner,
         synchronous,
         chosen.take_over,
+        chosen.max_sessions,
     )
 
 

@@ -27,7 +27,7 @@ from acclimate.runtime.store.base import Batch, StoreError, Write, Written, desc
 log = structlog.stdlib.get_logger("acclimate.journal")
 
 # Sessions in one transaction, so that none holds the store's thread for long.
-BATCH = 256
+BATCH = 64
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.1, 5.0
 
 
@@ -128,6 +128,11 @@ class Journal:
     def deleting(self, key: SessionKey) -> bool:
         """Whether a session was deleted, and its record is not yet."""
         return key in self._waiting.deletions or key in self._flying.deletions
+
+    def growth(self, live: Iterable[Session]) -> int:
+        """By how many records the store will have grown when all is written."""
+        deletions = self._waiting.deletions | self._flying.deletions
+        return sum(session.key not in self._epochs for session in live) - len(deletions)
 
     async def room(self, commits: int, patience: Patience) -> bool:
         """Wait until so many commits more are within the bound; False if patience ends before that."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import Any
 import structlog
 
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.errors import Aborted, DataLoss, Unavailable
+from acclimate.runtime.errors import Aborted, DataLoss, ResourceExhausted, Unavailable
 from acclimate.runtime.sessions.bounds import Bounds
 from acclimate.runtime.sessions.store_thread import StoreThread
 from acclimate.runtime.store.base import Accept, Damaged, Key, OwnedElsewhere, Store, StoreError
@@ -31,6 +32,7 @@ class Keeping:
         clock: names the clock that budgets run on: this process's, or the samples of a session.
         synchronous: whether replies wait for steps.
         take_over: whether sessions are taken from other daemons that are alive.
+        max_sessions: sessions that may be stored.
         damaged: records that did not hold when they were asked for.
     """
 
@@ -39,6 +41,7 @@ class Keeping:
     clock: str
     synchronous: bool = False
     take_over: bool = False
+    max_sessions: int = sys.maxsize
     damaged: int = field(default=0, init=False)
 
     @property
@@ -63,6 +66,19 @@ class Keeping:
         """`Store.remove`, likewise."""
         with self.told(key[2]):
             return await self.thread.call(self.store.remove, key, take_over=self.take_over)
+
+    def refuse_full(self, stored: int) -> None:
+        """Whether another session may be added to so many.
+
+        Raises:
+            ResourceExhausted: the store holds as many as it may.
+        """
+        if stored >= self.max_sessions:
+            raise ResourceExhausted(
+                "STORE_FULL",
+                f"{stored} sessions are stored, as many as store.max_sessions allows; delete some",
+                limit=self.max_sessions,
+            )
 
     @contextmanager
     def told(self, session_id: str) -> Iterator[None]:

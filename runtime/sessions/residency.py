@@ -1,7 +1,4 @@
-"""Which sessions are in memory: those asked for return from the store, those used longest ago make room.
-
-Without a store it is the table that says what there is.
-"""
+"""Which sessions are in memory: those asked for return from the store, those used longest ago make room."""
 
 from __future__ import annotations
 
@@ -34,8 +31,7 @@ log = structlog.stdlib.get_logger("acclimate.sessions")
 TOGETHER = 32
 ROOM_SECONDS, LOOK_AGAIN_SECONDS = 1.0, 0.01
 
-# Events after which a session is no more, that are the residency's own news, or that change counters alone (None: it
-# answered). Every other one is a commit.
+# Events that end a session, that are the residency's own, or that change counters alone. Others are commits.
 GOING = (EventKind.DELETED, EventKind.EXPIRED)
 MOVES = (EventKind.EVICTED, EventKind.RETURNED, EventKind.FENCED)
 LIGHT = (None, EventKind.SKIPPED, EventKind.FEEDBACK, EventKind.DRIFTED)
@@ -112,9 +108,11 @@ class Residency:
             return
         if kind in GOING:
             self._gone(session.key)
+            self.stored -= 1
             if self.journal is not None:
                 self.journal.deleted(session)
             return
+        self.stored += kind is EventKind.CREATED
         if kind in (None, EventKind.CREATED):
             self.used(session)
         if self.journal is not None and session.open:
@@ -144,17 +142,15 @@ class Residency:
         """Whether so many commits are within the bound on what a crash may lose; see `scheduler/room.py`."""
         if self.journal is None or self.keeping is None:
             return True
-        patience = Patience.ENDLESS
-        if replying:
-            patience = Patience.UNLESS_FAILING if self.keeping.synchronous else Patience.NONE
-        return await self.journal.room(commits, patience)
+        in_reply = Patience.UNLESS_FAILING if self.keeping.synchronous else Patience.NONE
+        return await self.journal.room(commits, in_reply if replying else Patience.ENDLESS)
 
     async def get(self, model: str, session_id: str) -> Session:
         """The session, from the store if it is not in memory.
 
         Raises:
-            NotFound: no such model or session. DataLoss: its record does not hold. Aborted: another daemon has it.
-            FailedPrecondition: it belongs to another bundle. ResourceExhausted, Unavailable: not now.
+            NotFound: no such session. DataLoss: its record does not hold. Aborted: another daemon has it.
+            FailedPrecondition: it is of another bundle. ResourceExhausted, Unavailable: not now.
         """
         return await self.find(model, session_id) or self.table.get(model, session_id)
 
@@ -181,12 +177,15 @@ class Residency:
             )
 
     @asynccontextmanager
-    async def room(self) -> AsyncIterator[None]:
-        """Room for one more session in memory, for as long as nothing else is awaited.
+    async def room(self, new: bool = False) -> AsyncIterator[None]:
+        """Room for one more session in memory, and in the store if it is `new`, for as long as nothing else is awaited.
 
         Raises:
-            ResourceExhausted: every session is in use, or what would have to be written first cannot be.
+            ResourceExhausted: the store holds as many as it may, every session in memory is in use, or what would have
+                to be written first cannot be.
         """
+        if new and self.keeping is not None:
+            self.keeping.refuse_full(self.stored)
         give_up = (loop := asyncio.get_running_loop()).time() + ROOM_SECONDS
         async with self._door:
             while self.journal is not None and len(self.table) >= self.limits.max_sessions:

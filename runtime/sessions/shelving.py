@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable
 
 import structlog
@@ -17,6 +18,8 @@ from acclimate.runtime.types import Event, EventKind, SessionPage, SessionView
 log = structlog.stdlib.get_logger("acclimate.sessions")
 
 SWEEP_SECONDS = 1.0
+# A large store is slow to count; between two counts the books say how many there are.
+COUNT_EVERY = 10
 # Views of stored sessions made without giving others their turn.
 VIEWS_TOGETHER = 25
 
@@ -105,6 +108,7 @@ async def delete(residency: Residency, model: str, session_id: str) -> None:
         table.get(model, session_id)
         return
     residency.parking.forget(key)
+    residency.stored -= 1
     table.deleted[model] += 1
     residency.account.absent(key, EventKind.DELETED)
 
@@ -133,8 +137,8 @@ async def _watched(
         yield event
 
 
-async def sweep(residency: Residency) -> None:
-    """Delete what has outlived its time, and let idle sessions leave memory."""
+async def sweep(residency: Residency, count: bool = True) -> None:
+    """Delete what has outlived its time, let idle sessions leave memory, and `count` what is stored."""
     limit, leaving = residency.limits.idle_seconds, []
     for session in residency.table:
         idle = 0.0 if busy(session) else residency.idle_seconds(session)
@@ -150,18 +154,22 @@ async def sweep(residency: Residency) -> None:
         for key in await keeping.thread.call(keeping.store.expire, residency.wall(), EXPIRED_TOGETHER):
             residency.parking.forget(key)
             residency.account.absent(key, EventKind.EXPIRED)
-        residency.stored = await keeping.thread.look(keeping.store.count)
+            residency.stored -= 1
+    if keeping is not None and residency.journal is not None and count:
+        stored = await keeping.thread.look(keeping.store.count)
+        # Those that were opened or deleted and are not written yet count as what they will be.
+        residency.stored = stored + residency.journal.growth(residency.table)
 
 
 async def sweep_often(residency: Residency) -> None:
     """`sweep` until cancelled."""
-    while True:
-        await asyncio.sleep(SWEEP_SECONDS)
+    for turn in itertools.count():
         try:
-            await sweep(residency)
+            await sweep(residency, count=turn % COUNT_EVERY == 0)
         except StoreError as error:
             # Its writes have failed before, and whoever runs the daemon was told.
             log.debug("the store could not be swept", error=str(error))
+        await asyncio.sleep(SWEEP_SECONDS)
 
 
 def figures(residency: Residency) -> StoreSnapshot:

@@ -25,13 +25,7 @@ async def stuck(service: Service, session: str) -> int:
         await predict(service, drifted(seed, ROWS), session)
         await asyncio.sleep(0)
     held = session_of(service, session)
-    last = [-1]
-
-    def still() -> bool:
-        last.append(held.version)
-        return held.stepping and len(last) > 20 and len(set(last[-20:])) == 1
-
-    await until_async(still, "a step that waits for the store")
+    await until_async(lambda: held.stepping and journal_of(service)._full(1), "a step that waits for the store")
     return held.version
 
 

@@ -242,6 +242,24 @@ async def test_idle_sessions_leave_memory_and_those_whose_time_is_over_are_delet
 
 
 @looped
+async def test_the_store_holds_no_more_than_it_may(tmp_path: Path) -> None:
+    async with stored(tmp_path, store_={"max_sessions": 3}, sessions={"max_sessions": 2}) as service:
+        for name in "abc":
+            await opened(service, name, "norm")
+        for attempt in (opened(service, "d", "norm"), predict(service, drifted(0), "d", sequence_start=True)):
+            with pytest.raises(ResourceExhausted, match="as many as store"):
+                await attempt
+        await service.delete_session(MODEL, "a")
+        await opened(service, "d", "norm")
+    async with stored(tmp_path, store_={"max_sessions": 3}) as service:
+        await until_async(lambda: service.snapshot().store.sessions == 3, "a first count")
+        with pytest.raises(ResourceExhausted):
+            await opened(service, "e", "norm")
+        await service.delete_session(MODEL, "b")
+        await opened(service, "e", "norm")
+
+
+@looped
 async def test_a_record_that_does_not_hold_is_refused_and_kept_and_harms_no_other(tmp_path: Path) -> None:
     async with stored(tmp_path) as before:
         for name in ("good", "bad"):
