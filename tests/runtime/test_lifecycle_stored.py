@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from acclimate.runtime.engines.reference import reference_engine
-from acclimate.runtime.errors import AlreadyExists, FailedPrecondition
+from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from acclimate.runtime.lifecycle_types import ForkSession, UpdateSession
+from acclimate.runtime.sessions import shelving
 from acclimate.runtime.types import Budget, EventKind
 from tests.looped import looped
 from tests.runtime.hooked import Gate, Hooked
@@ -66,6 +67,19 @@ async def test_a_session_that_makes_room_takes_its_snapshots_along(tmp_path: Pat
         assert row(service, fork.session_id) == then, "a fork finds room as any new session does"
         with pytest.raises(AlreadyExists):
             await service.lifecycle.fork(ForkSession(MODEL, "s", "a"))
+
+
+@looped
+async def test_a_fork_is_refused_by_a_full_store_as_any_new_session_is(tmp_path: Path) -> None:
+    async with stored(tmp_path, store_={"max_sessions": 1}) as service:
+        await learnt(service, "s", 3)
+        before = whole(service, "s")
+        await shelving.sweep(service._parts.residency)
+        with pytest.raises(ResourceExhausted) as full:
+            await service.lifecycle.fork(ForkSession(MODEL, "s", "t"))
+        assert full.value.reason == "STORE_FULL"
+        assert not differences(before, whole(service, "s"))
+        assert len(service._parts.table) == 1
 
 
 @looped
