@@ -83,7 +83,7 @@ class Lifecycle:
             # 0 is a client's way of saying for ever.
             ttl_seconds=(source.ttl_seconds or 0.0) if wanted.ttl_seconds is None else wanted.ttl_seconds,
         )
-        async with self._residency.room():
+        async with self._residency.room(new=True):
             # The source is not asked any more: it may be gone by now, or the model another one.
             check_record(record, self._table.engine(wanted.model).manifest)
             session = self._table.open(request)
@@ -244,9 +244,9 @@ def _snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
         model=session.model,
         session_id=session.id,
         snapshot_id=snapshot.id,
-        created_at=snapshot.created_at,
-        version=snapshot.version,
+        created_at=snapshot.record.recorded_at,
+        version=snapshot.record.version,
         state=snapshot.state.value,
-        theta_distance=snapshot.distance,
+        theta_distance=snapshot.record.distance,
         nbytes=snapshot.nbytes,
     )

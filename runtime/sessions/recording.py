@@ -24,7 +24,7 @@ from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition
 from acclimate.runtime.sessions.session import STEADY, Account, Session
-from acclimate.runtime.sessions.snapshot import brought_back, carried
+from acclimate.runtime.sessions.snapshot import snapshot_of
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.store.base import SessionRecord
 
@@ -112,8 +112,9 @@ def _recorded(session: Session, row: Mapping[str, NDArray[Any]], now: Moment) ->
         from_sequence=session.from_sequence,
         behind=session.behind,
         ttl_seconds=session.ttl_seconds,
-        fields={**row, **carried(session.snapshots)},
+        fields=row,
         tenant=session.tenant,
+        snapshots={name: held.record for name, held in session.snapshots.items()},
     )
 
 
@@ -186,7 +187,7 @@ def reinstate(session: Session, record: SessionRecord, folded: Folded | None, no
     session.created_at, session.last_used_at = record.created_at, record.last_used_at
     session.from_sequence = record.from_sequence
     session.ttl_seconds = record.ttl_seconds
-    session.snapshots = brought_back(record)
+    session.snapshots = {name: snapshot_of(name, held) for name, held in record.snapshots.items()}
 
 
 def account_of(record: SessionRecord) -> Account:

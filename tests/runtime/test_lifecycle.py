@@ -215,9 +215,10 @@ def test_a_snapshot_cannot_be_written_to() -> None:
         await taught(service, "s")
         await service.lifecycle.take_snapshot(MODEL, "s", "fixed")
         then, held = row(service, "s"), session_of(service, "s").snapshots["fixed"]
-        held.record.fields["theta"][:] = 0.0
+        with pytest.raises(ValueError, match="read-only"):
+            held.record.fields["theta"][:] = 0.0
         with pytest.raises(dataclasses.FrozenInstanceError):
-            held.content = b""  # type: ignore[misc]
+            held.record = None  # type: ignore[misc, assignment]
         await service.lifecycle.restore(MODEL, "s", "fixed")
         assert row(service, "s") == then
 

@@ -9,15 +9,15 @@ from pathlib import Path
 import pytest
 
 from acclimate.runtime.engines.reference import reference_engine
-from acclimate.runtime.errors import AlreadyExists, FailedPrecondition
+from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, ResourceExhausted
 from acclimate.runtime.lifecycle_types import ForkSession, UpdateSession
-from acclimate.runtime.sessions.snapshot import Snapshot, brought_back, carried
+from acclimate.runtime.sessions import shelving
 from acclimate.runtime.types import Budget, EventKind
 from tests.looped import looped
 from tests.runtime.hooked import Gate, Hooked
 from tests.runtime.serving import MODEL, differences, opened, session_of, whole
 from tests.runtime.test_lifecycle import row
-from tests.runtime.test_persistence import NOT_KEPT, feed, learnt, stored
+from tests.runtime.test_persistence import feed, learnt, stored
 
 
 @looped
@@ -70,6 +70,19 @@ async def test_a_session_that_makes_room_takes_its_snapshots_along(tmp_path: Pat
 
 
 @looped
+async def test_a_fork_is_refused_by_a_full_store_as_any_new_session_is(tmp_path: Path) -> None:
+    async with stored(tmp_path, store_={"max_sessions": 1}) as service:
+        await learnt(service, "s", 3)
+        before = whole(service, "s")
+        await shelving.sweep(service._parts.residency)
+        with pytest.raises(ResourceExhausted) as full:
+            await service.lifecycle.fork(ForkSession(MODEL, "s", "t"))
+        assert full.value.reason == "STORE_FULL"
+        assert not differences(before, whole(service, "s"))
+        assert len(service._parts.table) == 1
+
+
+@looped
 async def test_a_session_does_not_leave_memory_while_the_guards_judge_its_snapshot(tmp_path: Path) -> None:
     gate = Gate()
     gate.open()
@@ -95,7 +108,7 @@ async def test_a_snapshot_of_another_bundle_is_neither_brought_back_nor_forked(t
         await service.lifecycle.take_snapshot(MODEL, "s", "x")
         session = session_of(service, "s")
         foreign = dataclasses.replace(session.snapshots["x"].record, bundle="0" * 64)
-        session.snapshots["x"] = dataclasses.replace(session.snapshots["x"], content=encoded(foreign))
+        session.snapshots["x"] = dataclasses.replace(session.snapshots["x"], record=foreign)
         before = whole(service, "s")
         for call in (
             service.lifecycle.restore(MODEL, "s", "x"),
@@ -106,34 +119,3 @@ async def test_a_snapshot_of_another_bundle_is_neither_brought_back_nor_forked(t
             assert caught.value.reason == "BUNDLE_MISMATCH"
         assert not differences(before, whole(service, "s"))
         assert len(service._parts.table) == 1
-
-
-def encoded(record: object) -> bytes:
-    from acclimate.runtime.store.codec import encode
-
-    return encode(record)
-
-
-@looped
-async def test_a_damaged_snapshot_is_left_out_and_costs_the_session_nothing(tmp_path: Path) -> None:
-    async with stored(tmp_path) as service:
-        old = await learnt(service, "s", 3)
-        await service.lifecycle.take_snapshot(MODEL, "s", "good")
-        await service.lifecycle.take_snapshot(MODEL, "s", "bad")
-        session = session_of(service, "s")
-        bad = session.snapshots["bad"]
-        session.snapshots["bad"] = dataclasses.replace(bad, content=bad.content[:-1] + b"?")
-        record = dataclasses.replace(bad.record, fields=carried(session.snapshots))
-        assert set(brought_back(record)) == {"good"}
-    async with stored(tmp_path) as after:
-        views = (await after.lifecycle.list_snapshots(MODEL, "s", 0, "")).snapshots
-        assert [view.snapshot_id for view in views] == ["good"]
-        assert set(differences(old, whole(after, "s"))) <= NOT_KEPT
-
-
-def test_snapshots_travel_as_bytes() -> None:
-    held = {name: Snapshot(name, bytes([n]) * 5, 1.0, n, None, 0.0) for n, name in enumerate(("a", "b.c"))}
-    assert {name: array.tobytes() for name, array in carried(held).items()} == {
-        "snapshot.a": b"\0" * 5,
-        "snapshot.b.c": b"\1" * 5,
-    }
