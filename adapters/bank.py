@@ -27,7 +27,7 @@ class SessionBank:
 
     def __init__(self, template: Mapping[str, NDArray[Any]], capacity: int = 16) -> None:
         self._template = {name: np.array(value) for name, value in template.items()}
-        self._fields: State = {name: _repeat(value, capacity) for name, value in self._template.items()}
+        self._fields: State = {name: _rows(value, capacity) for name, value in self._template.items()}
         self._free = list(range(capacity - 1, -1, -1))
         self._capacity = capacity
 
@@ -102,12 +102,14 @@ class SessionBank:
 
     def _grow(self) -> None:
         added = self._capacity
-        self._fields = {
-            name: np.concatenate([field, _repeat(self._template[name], added)]) for name, field in self._fields.items()
-        }
+        for name, field in self._fields.items():
+            # Replaced one by one, so that no more than one field is held twice.
+            self._fields[name] = _rows(self._template[name], self._capacity + added)
+            self._fields[name][: self._capacity] = field
         self._free = list(range(self._capacity + added - 1, self._capacity - 1, -1))
         self._capacity += added
 
 
-def _repeat(value: NDArray[Any], count: int) -> NDArray[Any]:
-    return np.repeat(value[np.newaxis], count, axis=0)
+def _rows(value: NDArray[Any], count: int) -> NDArray[Any]:
+    """Room for rows; `allocate` sets each, and the system gives memory only to those that were set."""
+    return np.empty((count, *value.shape), value.dtype)
