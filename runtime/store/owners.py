@@ -27,8 +27,12 @@ class Owners:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         host = re.sub(r"[^A-Za-z0-9.-]", "", socket.gethostname())[:64] or "host"
         self.name = f"{host}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._file: int | None = os.open(self._path(self.name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        # Locked before it has its name: nobody ever sees it without its lock, and takes it for a dead daemon's.
+        unnamed = folder / f"{self.name}.new"
+        self._file: int | None = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(self._file, fcntl.LOCK_EX)
+        unnamed.rename(self._path(self.name))
+        clear_away(folder)
 
     def alive(self, owner: str) -> bool:
         """Whether a daemon of this name runs; the file of one that does not is cleared away."""
@@ -55,6 +59,13 @@ class Owners:
 def folder_of(path: Path) -> Path:
     """Where the lock files of a store's owners lie."""
     return path.with_name(f"{path.name}.owners")
+
+
+def clear_away(folder: Path) -> None:
+    """Remove the lock files of daemons that are dead."""
+    for lock in folder.glob("*.lock"):
+        if not held(lock):
+            lock.unlink(missing_ok=True)
 
 
 def held(path: Path) -> bool:

@@ -18,7 +18,7 @@ from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.layout import Layout
 from acclimate.adapters.manifest import Lora
 from acclimate.runtime.store.base import SessionRecord, Stored, StoreError
-from acclimate.runtime.store.owners import folder_of, held
+from acclimate.runtime.store.owners import clear_away, folder_of, held
 from acclimate.runtime.store.schema import VERSION, WrongFormat, checked_version
 from acclimate.runtime.store.sqlite import BUSY_SECONDS, stored
 from acclimate.runtime.types import ExportedSession, named_tensors
@@ -72,9 +72,7 @@ def vacuum(path: Path) -> tuple[int, int]:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         connection.execute("VACUUM")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    for lock in folder_of(path).glob("*.lock"):
-        if not held(lock):
-            lock.unlink(missing_ok=True)
+    clear_away(folder_of(path))
     return before, _size(path)
 
 

@@ -128,6 +128,15 @@ def test_what_is_let_go_of_is_anybodys_and_the_epoch_goes_on(place: Place) -> No
     assert first.write(Batch(writes=[new(epoch=1)])).fenced == (ONE,)
 
 
+def test_who_let_go_and_took_again_keeps_it_whatever_comes_late(place: Place) -> None:
+    store = place.join()
+    put(store, new())
+    assert claimed(store)[1] == 2
+    store.write(Batch(released={ONE: 1}, deleted={ONE: 1}))
+    (kept,) = store.page(None, None, None, 9, 0.0)
+    assert (kept.owner, kept.epoch) == (store.owner, 2)
+
+
 def test_a_claim_that_is_not_accepted_changes_nothing(place: Place) -> None:
     first, second = place.join(), place.join()
     put(first, new())

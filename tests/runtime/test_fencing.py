@@ -158,12 +158,13 @@ def test_what_the_store_makes_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 def test_asking_at_once_is_not_owning(tmp_path: Path) -> None:
-    dead, one, two = Owners(tmp_path), Owners(tmp_path), Owners(tmp_path)
+    one, two, dead = Owners(tmp_path), Owners(tmp_path), Owners(tmp_path)
     name = dead.name
     os.close(dead._file)  # type: ignore[arg-type]
     dead._file = None
     path = tmp_path / f"{name}.lock"
     assert path.exists()
+    assert one.alive(two.name), "who comes later clears nobody away who is alive"
 
     async def ask() -> list[bool]:
         return await asyncio.gather(*(asyncio.to_thread(own.alive, name) for own in (one, two) * 20))

@@ -9,7 +9,7 @@ import pytest
 
 from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.clock import ManualClock
-from acclimate.runtime.errors import ResourceExhausted, Unavailable
+from acclimate.runtime.errors import NotFound, ResourceExhausted, Unavailable
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.journal import Journal
 from acclimate.runtime.store.base import SessionRecord, Store
@@ -42,7 +42,8 @@ async def settled(service: Service) -> None:
     journal = journal_of(service)
     await until_async(lambda: not journal.failing, "the store to recover")
     while journal.commits:
-        assert await journal.settle([*journal._waiting.committed, *journal._waiting.deletions])
+        books = (journal._waiting, journal._flying)
+        assert await journal.settle([key for book in books for key in (*book.committed, *book.deletions)])
 
 
 @pytest.mark.parametrize("recipe", ["tent", "memo"])
@@ -102,6 +103,8 @@ async def test_a_deletion_is_on_disk_when_it_is_answered_or_the_answer_says_so(t
         with pytest.raises(Unavailable, match="will be deleted as soon as"):
             await service.delete_session(MODEL, "b")
         assert store.count() == 1
+        with pytest.raises(NotFound):
+            await service.get_session(MODEL, "b")
         assert (await service.list_sessions(None, 0, "")).sessions == ()
         assert (await opened(service, "b", "tent")).recipe == "tent", "its name is free"
         store.broken = False
