@@ -26,6 +26,8 @@ T = TypeVar("T")
 SMALLEST_LIMIT = 2**16
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.05, 1.0
 PROBE_SECONDS = 0.5
+# What gRPC says of the calls of a channel that was closed.
+CLOSED_HERE = "Channel closed!"
 
 
 @dataclass(slots=True)
@@ -138,7 +140,7 @@ class Calls:
         try:
             reply = self.link.rpc(operation)(operation.request, timeout=timeout_seconds, wait_for_ready=waits)
         except grpc.RpcError as error:
-            raise client_error(error) from error
+            raise cut_off(client_error(error)) from error
         self.link.met = True
         return operation.read(reply)
 
@@ -192,7 +194,7 @@ class AsyncCalls:
         try:
             reply = await self.link.rpc(operation)(operation.request, timeout=timeout_seconds, wait_for_ready=waits)
         except grpc.RpcError as error:
-            raise client_error(error) from error
+            raise cut_off(client_error(error)) from error
         self.link.met = True
         return operation.read(reply)
 
@@ -215,6 +217,13 @@ class AsyncCalls:
         except ClientError as cause:
             return self.link.unreachable(deadline.seconds, cause) if cause.code == "UNAVAILABLE" else error
         return error
+
+
+def cut_off(error: ClientError) -> ClientError:
+    """UNAVAILABLE in place of CANCELLED: nobody here cancelled, so a daemon that stopped did, and it may be back."""
+    if error.code != "CANCELLED" or error.reason or error.message == CLOSED_HERE:
+        return error
+    return ClientError("UNAVAILABLE", "", f"the daemon stopped while the call was under way ({error.message})")
 
 
 def pauses() -> Iterator[float]:

@@ -61,12 +61,12 @@ def test_requests_that_come_with_the_signal_are_answered_or_told_to_go_elsewhere
     images = [picture(seed, 100) for seed in range(8)]
     begun = threading.Barrier(len(images) + 1)
     with running(bundle_path) as daemon, Client(daemon.target) as client, ThreadPoolExecutor(len(images)) as pool:
-        client.model("digits")
+        client.predict("digits", images[0])
 
         def ask(sent: np.ndarray) -> str:
             begun.wait()
             try:
-                return str(client.predict("digits", sent).logits.shape)
+                return str(client.predict("digits", sent, timeout_seconds=3.0).logits.shape)
             except ClientError as refused:
                 return refused.code
 

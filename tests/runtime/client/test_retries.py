@@ -134,6 +134,22 @@ def test_what_a_draining_daemon_turned_away_is_sent_again_until_the_deadline() -
         assert handler.seen == ["ModelInfer"]
 
 
+def test_a_call_that_a_stopping_daemon_cut_off_is_unavailable() -> None:
+    with refusing(grpc.StatusCode.CANCELLED) as (target, handler), Client(target) as client:
+        with pytest.raises(ClientError, match="the daemon stopped while the call was under way") as caught:
+            client.predict("m", ARRAY)
+        assert caught.value.code == "UNAVAILABLE"
+        assert handler.seen == ["ModelInfer"], "it may have been executed"
+
+
+def test_calls_of_a_client_that_was_closed_say_so() -> None:
+    with refusing(UNAVAILABLE, times=0) as (target, _):
+        client = Client(target)
+        client.close()
+        with pytest.raises((ClientError, ValueError), match="closed"):
+            client.server_info()
+
+
 def test_retries_can_be_switched_off_and_are_bounded() -> None:
     with refusing(UNAVAILABLE, times=9) as (target, handler):
         for attempts in (1, 2, 4):
