@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from acclimate.runtime.cli.output import write_json, write_table
-from acclimate.runtime.cli.session import LOCAL, AsJson, Target, connected
+from acclimate.runtime.cli.session import LOCAL, AsJson, Target, access, connected
 
 app = typer.Typer(no_args_is_help=True, help="Which models a running daemon serves; load, replace and unload them.")
+
+app.callback()(access)
 
 Name = Annotated[str, typer.Argument(help="Name of the model, as its bundle says.")]
 

@@ -33,7 +33,7 @@ _chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
 
 
 @app.callback()
-def _access(
+def access(
     token: Annotated[
         str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
     ] = None,
@@ -49,6 +49,7 @@ def _access(
     ] = None,
     key: Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")] = None,
 ) -> None:
+    """Take the options that say who calls, and how; any group whose commands use `connected` has them."""
     _chosen.set({"token": token, "tenant": tenant, "tls": tls, "files": (ca, certificate, key)})
 
 

@@ -20,7 +20,8 @@ from acclimate.v1 import session_service_pb2
 # Bounded by its own rule, which says more about it: `convert_sessions.MAX_LABELS`.
 LABELS = session_service_pb2.SendFeedbackRequest.DESCRIPTOR.fields_by_name["labels"]
 CONTENTS = inference_pb2.InferTensorContents.DESCRIPTOR
-PARAMETER = inference_pb2.InferParameter.DESCRIPTOR
+# The text of a parameter, of inference and of models alike.
+PARAMETER = "string_param"
 RAW = "raw_input_contents"
 
 
@@ -54,7 +55,7 @@ def _walk(message: Message, path: str, limits: MessageLimits) -> None:
 
 
 def _text(field: FieldDescriptor, value: Any, path: str, limits: MessageLimits) -> None:
-    if field.containing_type is PARAMETER:
+    if field.name == PARAMETER:
         size = len(value.encode("utf-8", "surrogatepass"))
         _most(path, size, limits.max_parameter_bytes, "bytes", "max_parameter_bytes")
     elif isinstance(value, str):

@@ -3,6 +3,7 @@
 import numpy as np
 
 from acclimate.adapters.fields import THETA
+from acclimate.adapters.guards import Guards
 from acclimate.adapters.optimisers.evolution import COVARIANCE, MEAN, SIGMA, EvolutionStrategy
 from acclimate.adapters.randomness import keys, normal
 from acclimate.adapters.requests import Gradient
@@ -51,7 +52,9 @@ def test_without_preference_the_mean_stays_near_and_nothing_breaks() -> None:
 
 
 def test_foa_serves_the_best_candidate_and_never_a_worse_one() -> None:
-    chosen, asked = recipe("foa", ENGINE, prior=0, population=9, dimensions=4, radius=0.05), []
+    # Of candidates that a canary refuses none is served, however good it is on the batch.
+    guards, asked = Guards(canary_every=0), []
+    chosen = recipe("foa", ENGINE, guards, prior=0, population=9, dimensions=4, radius=0.05)
     state, inputs, group = fresh(chosen, ENGINE, 2), stream(0, 32), np.repeat([0, 1], 16)
     losses = []
     for _ in range(6):

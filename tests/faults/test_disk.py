@@ -96,7 +96,9 @@ def test_sqlite_says_that_it_is_full_and_is_as_it_was(tmp_path: Path) -> None:
 @looped
 async def test_sqlite_that_is_full_is_recovered_from(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "sessions.db", max_pages=40)
-    async with serving(config("background", store={"loss_commits": 4}), store=store) as service:
+    async with serving(
+        config("background", store={"loss_commits": 4}, adaptation={"canary_every": 0}), store=store
+    ) as service:
         await opened(service, "cam", "tent", batch_rows=ROWS)
         await feed(service, "cam", 4)
         await settled(service)
