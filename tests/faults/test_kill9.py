@@ -25,6 +25,7 @@ def test_a_few_kills_cost_no_more_than_the_bound(bundle_path: Path, tmp_path: Pa
     hold(list(rounds(tmp_path, bundle_path, 2, sessions=6, seed=1)), 2, 6)
 
 
+@pytest.mark.slow
 def test_the_bound_is_what_is_configured(bundle_path: Path, tmp_path: Path) -> None:
     (loss,) = rounds(tmp_path, bundle_path, 1, sessions=6, seed=2, store="loss_commits = 1")
     assert loss.lost_commits <= 1
