@@ -60,7 +60,7 @@ class Setting:
 
 
 SETTINGS = (
-    Setting("1x64", 1, 64, "auto:eager=64:growth=1:every=384"),
+    Setting("1x64", 1, 64, "auto:eager=64:growth=1:every=384:look=32"),
     # A session sees too few images to pay for gradients with: only statistics are followed.
     Setting("64x1", 64, 1, "auto:eager=0:growth=3:every=1e9"),
 )
