@@ -37,6 +37,9 @@ class Sample:
     allowance: float = math.inf
 
 
+NO_SAMPLES: deque[Sample] = deque(maxlen=0)
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """Samples `[B, ...]` for a step, their true classes `[B]`, -1 where none has arrived, and answers `[B, C]`."""
@@ -60,7 +63,8 @@ class SampleBuffer:
         self._arrivals = count()
         self._place: dict[Key, int] = {}
         self._unlabelled: OrderedDict[Key, Sample] = OrderedDict()
-        self._labelled: deque[Sample] = deque(maxlen=kept)
+        # Where none are kept nothing ever enters it, and thousands of sessions can share one.
+        self._labelled: deque[Sample] = deque(maxlen=kept) if kept else NO_SAMPLES
         self._bytes = 0
         self.allowance = math.inf
         """Milliseconds that a step over the samples taken last may take, by what their requests allow."""

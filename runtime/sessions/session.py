@@ -177,7 +177,7 @@ class Session:
         """The session as its owner sees it; `now` is the time of its budget, see `Learner.budget_time`."""
         bank, account, row = self.cohort.bank, self.account, [self.row]
         manifest = self.cohort.engine.manifest
-        state = bank.gather(row)
+        state = bank.gather(row, budget.FIELDS)
         return SessionView(
             model=self.model,
             session_id=self.id,
@@ -241,6 +241,5 @@ def exported(session: Session) -> ExportedSession:
 
 def set_budget(session: Session, chosen: Budget, now: float) -> None:
     """Fill the session's bucket and say how fast it refills."""
-    bank = session.cohort.bank
     fields = budget.template(chosen.refill_ms_per_s, chosen.capacity_ms, now)
-    bank.scatter([session.row], bank.gather([session.row]) | {k: np.array([v]) for k, v in fields.items()})
+    session.cohort.bank.write([session.row], {name: np.array([value]) for name, value in fields.items()})
