@@ -8,9 +8,9 @@ throughput_ratio             saturated throughput over the engine's in this proc
                              sample a request (goal 0.8 at least); throughput_ratio_cpu the engine's processor time
                              for a sample over the daemon's; *_16_samples with 16 samples a request
 p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that learn over the same ones that do not
-                             (goal 1.2 at most)
-bytes_per_session_10k        resident memory of a session that has answered, 10,000 of them, beyond the base (goal
-                             30 KB); bytes_per_session_opened of one that has not
+                             (goal 1.2 at most), median over rounds
+bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
+                             bytes_per_session_10k_answered with one sample that waits to be learnt from
 sessions_created_per_s       CreateSession with 64 calls under way (goal 2,000 at least)
 lookup_10_us, lookup_10k_us  GetSession with 10 and 10,000 sessions, p50
 overload_*                   five times what it takes: p99 of what was accepted over the unloaded one (goal below 4),

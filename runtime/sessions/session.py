@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
+UNSEEN = Telemetry()
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
 
@@ -82,7 +83,7 @@ class Session:
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     terms: Terms | None = None
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    telemetry: Telemetry = UNSEEN
     account: Account = field(default_factory=Account)
 
     @property
