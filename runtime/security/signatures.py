@@ -107,7 +107,8 @@ def private_key(path: Path) -> Ed25519PrivateKey:
         ) from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise SignatureError(f"{path}: the key is not Ed25519; make one with `openssl genpkey -algorithm ed25519`")
-    return key
+    own: Ed25519PrivateKey = key
+    return own
 
 
 def sign(folder: Path, manifest_sha256: str, key: Ed25519PrivateKey) -> str:
