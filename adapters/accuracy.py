@@ -9,8 +9,10 @@ by entropy raises confidence, so both flatter adapted sessions; `docs/benchmarks
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Calibration
@@ -49,6 +51,11 @@ def score(logits: Float) -> Scores:
     return Scores(-(np.exp(log_p) * log_p).sum(axis=1), np.exp(log_p.max(axis=1)), logits.argmax(axis=1))
 
 
+def mean(values: NDArray[Any]) -> float:
+    """The mean of values `[B]`; that of one value is itself, and most requests have one."""
+    return float(values[0]) if len(values) == 1 else float(values.mean())
+
+
 def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float = 128.0) -> Telemetry:
     """The running means after more predictions."""
     rows = len(scores.entropy)
@@ -56,9 +63,9 @@ def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float 
     weight = seen.weight * decay + rows
     old, new = seen.weight * decay / weight, rows / weight
     return Telemetry(
-        entropy=old * seen.entropy + new * float(scores.entropy.mean()),
-        confidence=old * seen.confidence + new * float(scores.confidence.mean()),
-        above=old * seen.above + new * float((scores.confidence > threshold).mean()),
+        entropy=old * seen.entropy + new * mean(scores.entropy),
+        confidence=old * seen.confidence + new * mean(scores.confidence),
+        above=old * seen.above + new * mean(scores.confidence > threshold),
         weight=weight,
     )
 

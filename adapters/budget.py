@@ -17,6 +17,7 @@ TOKENS = "budget.tokens_ms"
 AT = "budget.at_s"
 RATE = "budget.refill_ms_per_s"
 CAPACITY = "budget.capacity_ms"
+FIELDS = (TOKENS, AT, RATE, CAPACITY)
 
 
 def template(refill_ms_per_s: float, capacity_ms: float, now: float) -> State:

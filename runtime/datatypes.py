@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,13 @@ def accepted(datatype: str) -> tuple[str, ...]:
 
 def name_of(tensor: NDArray[Any]) -> str:
     """The protocol's name of a tensor's datatype; NumPy's where it has none."""
-    return next((name for name, dtype in SENT.items() if dtype == tensor.dtype), str(tensor.dtype))
+    return _name(tensor.dtype)
+
+
+@lru_cache(maxsize=64)
+def _name(dtype: np.dtype[Any]) -> str:
+    """Remembered: NumPy takes as long to name a dtype as a request's other checks together."""
+    return next((name for name, sent in SENT.items() if sent == dtype), str(dtype))
 
 
 def widened(tensor: NDArray[Any], datatype: str) -> NDArray[Any]:

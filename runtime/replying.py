@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from acclimate.adapters.accuracy import difference_of_confidences
+from acclimate.adapters.accuracy import difference_of_confidences, mean
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from acclimate.runtime.events import EventHub
@@ -19,8 +19,8 @@ def reply(request: InferRequest, session: Session | None, answer: Answer, terms:
     manifest = answer.engine.manifest
     parameters: dict[str, Scalar] = {
         "acclimate_version": answer.version,
-        "acclimate_entropy": float(answer.scores.entropy.mean()),
-        "acclimate_confidence": float(answer.scores.confidence.mean()),
+        "acclimate_entropy": mean(answer.scores.entropy),
+        "acclimate_confidence": mean(answer.scores.confidence),
         "acclimate_outcome": OFF if session is None else terms.fate,
     }
     if session is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import random
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
 from functools import partial
@@ -208,7 +208,7 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
-        request = replace(request, id=request.id or uuid.uuid4().hex)
+        request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
         deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
         pinned = [] if session is None else [session]
         for held in pinned:

@@ -7,6 +7,7 @@ not an internal error.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -25,7 +26,8 @@ from acclimate.runtime.rpc.stats import RpcStats
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-log = structlog.stdlib.get_logger("acclimate.rpc")
+LOGGER = "acclimate.rpc"
+log = structlog.stdlib.get_logger(LOGGER)
 
 
 class Edge(grpc.aio.ServerInterceptor):
@@ -112,8 +114,10 @@ class Edge(grpc.aio.ServerInterceptor):
             await context.abort(refusal.code, refusal.details, refusal.trailers)
         finally:
             self._stats.count(method, code.name)
-            milliseconds = round((time.perf_counter() - began) * 1e3, 3)
-            log.debug("rpc", rpc=method, code=code.name, reason=reason, milliseconds=milliseconds)
+            # Asked first, since preparing a line that nobody reads is a cost of every rpc.
+            if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
+                milliseconds = round((time.perf_counter() - began) * 1e3, 3)
+                log.debug("rpc", rpc=method, code=code.name, reason=reason, milliseconds=milliseconds)
 
 
 def short_name(method: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from acclimate.adapters import budget
 from acclimate.adapters import recipes as recipe_table
@@ -38,12 +39,20 @@ def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], default
         InvalidArgument: the recipe or one of its parameters is unknown or out of range.
     """
     try:
-        taken = recipe_table.values(recipe, {})
-        configured = {name: value for name, value in defaults.items() if name in taken}
-        effective = recipe_table.values(recipe, configured | dict(parameters))
+        return model, recipe, _effective(recipe, tuple(parameters.items()), tuple(defaults.items()))
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=recipe) from error
-    return model, recipe, tuple(sorted(effective.items()))
+
+
+# Most sessions are opened with the same few sets, and checking one takes as long as the rest of opening a session.
+@lru_cache(maxsize=64, typed=True)
+def _effective(
+    recipe: str, parameters: tuple[tuple[str, float], ...], defaults: tuple[tuple[str, float], ...]
+) -> tuple[tuple[str, float], ...]:
+    """Every parameter of a recipe with its value, by name."""
+    taken = recipe_table.values(recipe, {})
+    configured = {name: value for name, value in defaults if name in taken}
+    return tuple(sorted(recipe_table.values(recipe, configured | dict(parameters)).items()))
 
 
 def build_cohort(key: CohortKey, engine: Engine, guards: Guards, watch: Watch | None = None) -> Cohort:

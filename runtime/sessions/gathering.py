@@ -37,6 +37,10 @@ class Sample:
     allowance: float = math.inf
 
 
+NONE_LABELLED: deque[Sample] = deque(maxlen=0)
+NONE_UNLABELLED: OrderedDict[Key, Sample] = OrderedDict()
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """Samples `[B, ...]` for a step, their true classes `[B]`, -1 where none has arrived, and answers `[B, C]`."""
@@ -59,8 +63,9 @@ class SampleBuffer:
         self._fresh: OrderedDict[int, Sample] = OrderedDict()
         self._arrivals = count()
         self._place: dict[Key, int] = {}
-        self._unlabelled: OrderedDict[Key, Sample] = OrderedDict()
-        self._labelled: deque[Sample] = deque(maxlen=kept)
+        # Where none are kept nothing ever enters these, and thousands of sessions can share them.
+        self._unlabelled: OrderedDict[Key, Sample] = OrderedDict() if kept else NONE_UNLABELLED
+        self._labelled: deque[Sample] = deque(maxlen=kept) if kept else NONE_LABELLED
         self._bytes = 0
         self.allowance = math.inf
         """Milliseconds that a step over the samples taken last may take, by what their requests allow."""

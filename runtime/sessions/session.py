@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 SessionKey = tuple[str, str, str]
 STEADY = (0.0,) * len(SIGNALS)
+UNSEEN = Telemetry()
 # Batches that wait before a session with a pace is behind its stream: one is due, one may be gathering.
 BEHIND = 3
 
@@ -82,7 +83,7 @@ class Session:
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     terms: Terms | None = None
-    telemetry: Telemetry = field(default_factory=Telemetry)
+    telemetry: Telemetry = UNSEEN
     account: Account = field(default_factory=Account)
 
     @property
@@ -177,7 +178,7 @@ class Session:
         """The session as its owner sees it; `now` is the time of its budget, see `Learner.budget_time`."""
         bank, account, row = self.cohort.bank, self.account, [self.row]
         manifest = self.cohort.engine.manifest
-        state = bank.gather(row)
+        state = bank.gather(row, budget.FIELDS)
         return SessionView(
             model=self.model,
             session_id=self.id,
@@ -241,6 +242,5 @@ def exported(session: Session) -> ExportedSession:
 
 def set_budget(session: Session, chosen: Budget, now: float) -> None:
     """Fill the session's bucket and say how fast it refills."""
-    bank = session.cohort.bank
     fields = budget.template(chosen.refill_ms_per_s, chosen.capacity_ms, now)
-    bank.scatter([session.row], bank.gather([session.row]) | {k: np.array([v]) for k, v in fields.items()})
+    session.cohort.bank.write([session.row], {name: np.array([value]) for name, value in fields.items()})
