@@ -121,7 +121,10 @@ def _change_map(source: random.Random, message: Any, field: FieldDescriptor) -> 
         values[key] = _scalar(source, kind)
     if source.random() < 0.05:
         for n in range(100):
-            _ = values[f"k{n}"] if kind.type == FieldDescriptor.TYPE_MESSAGE else values.update({f"k{n}": 1.0})
+            if kind.type == FieldDescriptor.TYPE_MESSAGE:
+                _ = values[f"k{n}"]
+            else:
+                values[f"k{n}"] = _scalar(source, kind)
 
 
 def _scalar(source: random.Random, field: FieldDescriptor) -> Any:

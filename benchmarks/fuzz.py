@@ -191,7 +191,8 @@ def _state(client: Client, name: str) -> list[Any]:
 
 
 def _listed(client: Client) -> tuple[Any, ...]:
-    return tuple(client.list_sessions())
+    """Sessions but those with a time-to-live, as a message before may have set: they end between two looks."""
+    return tuple(view for view in client.list_sessions() if view.ttl_seconds is None)
 
 
 def _changes(before: Sequence[Any], after: Sequence[Any]) -> int:
