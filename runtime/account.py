@@ -152,7 +152,9 @@ class Account:
     def absent(self, key: SessionKey, kind: EventKind) -> None:
         """Tell watchers of something that happened to a session that is not live."""
         tenant, model, session_id = key
-        self.tallies[model].expired += kind is EventKind.EXPIRED
+        # A store may hold sessions of models that are not served here.
+        if (tally := self.tallies.get(model)) is not None:
+            tally.expired += kind is EventKind.EXPIRED
         self._hub.publish(Event(kind, model, session_id, self._clock.wall(), 0, 0, tenant=tenant))
 
     def moved(self, session: Session, move: str, kind: EventKind, version_before: int) -> None:

@@ -29,7 +29,7 @@ from acclimate.runtime.sessions.changing import (
 from acclimate.runtime.sessions.paging import page_size
 from acclimate.runtime.sessions.recording import check_record, fold_of, record_of
 from acclimate.runtime.sessions.residency import Residency
-from acclimate.runtime.sessions.session import Session
+from acclimate.runtime.sessions.session import Session, in_use
 from acclimate.runtime.sessions.settings import checked_budget, checked_ttl
 from acclimate.runtime.sessions.snapshot import Snapshot
 from acclimate.runtime.sessions.snapshots import branch, find, put_back, take
@@ -152,13 +152,11 @@ class Lifecycle:
         folded = None
         if SessionState(record.state).adapted:
             theta, stats = (np.array(record.fields[name]) for name in (THETA, STATS))
-            session.pins += 1
             try:
-                judged = await self._seeder.judge(engine, theta, stats)
+                with in_use(session):
+                    judged = await self._seeder.judge(engine, theta, stats)
             except FailedPrecondition as error:
                 raise _refused(session, snapshot, error) from error
-            finally:
-                session.pins -= 1
             # Others had their turn meanwhile.
             if await self.expect(model, session_id, given) is not session or session.cohort.engine is not engine:
                 raise changed(session, given)

@@ -26,7 +26,7 @@ from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import shelving
-from acclimate.runtime.sessions.session import Session, exported
+from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
 from acclimate.runtime.types import (
     CreateSession,
@@ -210,26 +210,21 @@ class Service:
         session = await self._sequence_session(request.model, sequence)
         request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
         deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
-        pinned = [] if session is None else [session]
-        for held in pinned:
-            held.pins += 1
-        try:
-            if session is not None and sequence.min_version:
-                await self._readers.reach(session, sequence.min_version, deadline)
-                engine = self._engine(request.model)
-                inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
-            answer = await self._parts.predictor.submit(
-                engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
-            )
-            if session is not None and learn and session.cohort.recipe.answers_late:
-                answer = await self._late(session, inputs, answer, deadline, terms)
-        except BaseException:
-            if session is not None and sequence.start:
-                self._forget_unused(session)
-            raise
-        finally:
-            for held in pinned:
-                held.pins -= 1
+        with in_use(session):
+            try:
+                if session is not None and sequence.min_version:
+                    await self._readers.reach(session, sequence.min_version, deadline)
+                    engine = self._engine(request.model)
+                    inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
+                answer = await self._parts.predictor.submit(
+                    engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
+                )
+                if session is not None and learn and session.cohort.recipe.answers_late:
+                    answer = await self._late(session, inputs, answer, deadline, terms)
+            except BaseException:
+                if session is not None and sequence.start:
+                    self._forget_unused(session)
+                raise
         if session is not None:
             session.answers.remember(request.id, answer.scores.label)
         answered = reply(request, session, answer, terms)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -244,3 +246,16 @@ def set_budget(session: Session, chosen: Budget, now: float) -> None:
     """Fill the session's bucket and say how fast it refills."""
     fields = budget.template(chosen.refill_ms_per_s, chosen.capacity_ms, now)
     session.cohort.bank.write([session.row], {name: np.array([value]) for name, value in fields.items()})
+
+
+@contextmanager
+def in_use(session: Session | None) -> Iterator[None]:
+    """Keep a session, if there is one, in memory while something is awaited on its behalf."""
+    if session is None:
+        yield
+        return
+    session.pins += 1
+    try:
+        yield
+    finally:
+        session.pins -= 1

@@ -21,7 +21,7 @@ from acclimate.runtime.errors import (
 )
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions import shelving
-from acclimate.runtime.store.base import Store
+from acclimate.runtime.store.base import Batch, Store, Write
 from acclimate.runtime.types import CreateSession, Event, EventKind, Feedback
 from tests.looped import looped
 from tests.polling import until_async
@@ -39,6 +39,7 @@ from tests.runtime.serving import (
     whole,
 )
 from tests.runtime.shaky import Shaky, database
+from tests.runtime.test_codec import record
 
 ROWS = 8
 NOT_KEPT = {"buffer", "answers"}
@@ -361,3 +362,13 @@ async def test_an_unwritable_store_at_the_end_is_told_and_does_not_hang(tmp_path
         await feed(service, "cam", 2, seed=70)
         assert session_of(service, "cam").version >= 4
     assert database(tmp_path).count() <= 1
+
+
+@looped
+async def test_sessions_of_a_model_that_is_not_served_end_as_others_do(tmp_path: Path) -> None:
+    store = database(tmp_path)
+    gone = record(model="gone")
+    store.write(Batch(writes=[Write(gone, 0, expires_at=900.0)], released={gone.key: 1}))
+    async with stored(tmp_path, store=store) as service:
+        await shelving.sweep(service._parts.residency)
+        assert store.count() == 0
