@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from acclimate.runtime.types import Budget
 
@@ -32,6 +33,7 @@ class UpdateSession:
     paths: tuple[str, ...]
     budget: Budget | None = None
     ttl_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     etag: str = ""
 
 

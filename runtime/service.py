@@ -25,7 +25,7 @@ from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
-from acclimate.runtime.sessions import shelving
+from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
 from acclimate.runtime.types import (
@@ -39,6 +39,7 @@ from acclimate.runtime.types import (
     InferRequest,
     ServiceSnapshot,
     SessionPage,
+    SessionQuery,
     SessionView,
 )
 from acclimate.runtime.work import Work
@@ -120,9 +121,12 @@ class Service:
         """The session as it is."""
         return self._view(await self._parts.residency.get(model, session_id))
 
-    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
+    async def list_sessions(
+        self, model: str | None, page_size: int, page_token: str, text: str = "", every_tenant: bool = False
+    ) -> SessionPage:
         """A page of sessions."""
-        return await shelving.page(self._parts.residency, model, page_size, page_token)
+        query = SessionQuery(model, page_size, page_token, text, every_tenant)
+        return await listing.page(self._parts.residency, query)
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source."""

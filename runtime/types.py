@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
 from numpy.typing import NDArray
 
 from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Lora
+from acclimate.runtime.event_types import Event as Event
+from acclimate.runtime.event_types import EventKind as EventKind
 from acclimate.runtime.exported import ExportedSession as ExportedSession
 from acclimate.runtime.exported import NamedTensor as NamedTensor
 from acclimate.runtime.exported import named_tensors as named_tensors
@@ -81,6 +82,7 @@ class CreateSession:
     budget: Budget | None = None
     seed: Seed | None = None
     ttl_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ class SessionView:
 
     `drift` is how far its stream and its parameters are from the source's by the latest step, signal by signal.
     `paused` sessions do not learn. `etag` changes with what a writer may overwrite, counters apart. A session that is
-    not used for `ttl_seconds` is closed; None: never.
+    not used for `ttl_seconds` is closed; None: never. `tenant` is whose it is; empty where there are no tenants.
     """
 
     model: str
@@ -123,6 +125,22 @@ class SessionView:
     paused: bool = False
     ttl_seconds: float | None = None
     etag: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tenant: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionQuery:
+    """Which sessions to list: of one model or of all (None), as a filter wants them, a page at a time.
+
+    `every_tenant`: not the caller's alone; for administrators.
+    """
+
+    model: str | None = None
+    page_size: int = 0
+    page_token: str = ""
+    filter: str = ""
+    every_tenant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,59 +149,6 @@ class SessionPage:
 
     sessions: tuple[SessionView, ...]
     next_page_token: str
-
-
-class EventKind(StrEnum):
-    """What can happen to a session."""
-
-    CREATED = "created"
-    RESET = "reset"
-    DELETED = "deleted"
-    APPLIED = "applied"
-    SKIPPED = "skipped"
-    ROLLED_BACK = "rolled_back"
-    RESTORED = "restored"
-    FEEDBACK = "feedback"
-    SEEDED = "seeded"
-    DRIFTED = "drifted"
-    PAUSED = "paused"
-    RESUMED = "resumed"
-    FORKED = "forked"
-    UPDATED = "updated"
-    SNAPSHOT_TAKEN = "snapshot_taken"
-    SNAPSHOT_DELETED = "snapshot_deleted"
-    EXPIRED = "expired"
-    EVICTED = "evicted"
-    RETURNED = "returned"
-    FENCED = "fenced"
-    MOVED = "moved"
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.
-
-    `restored_to` is the version that a restored session is at again: of a checkpoint or snapshot, or 0, the source's.
-    `snapshot` is the id of the snapshot taken, deleted, brought back or forked from; `source` that of the session
-    forked from. `tenant` is whose session it is, for the hub to know who may hear of it. `token` names the event to a
-    watch that wants to go on after it; `missed` says that a watch lost others just before it.
-    """
-
-    kind: EventKind
-    model: str
-    session_id: str
-    at: float
-    version_before: int
-    version_after: int
-    reason: str = ""
-    cost_ms: float = 0.0
-    samples: int = 0
-    restored_to: int = 0
-    snapshot: str = ""
-    source: str = ""
-    tenant: str = ""
-    token: str = field(default="", compare=False)
-    missed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,10 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
-from acclimate.runtime.repository.control import Around, ModelRepository
+from acclimate.runtime.repository.adoption import Adoption
+from acclimate.runtime.repository.around import Around
+from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
@@ -143,14 +146,18 @@ def build_service(
     account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
     drift = Watch.of(config.drift.model_dump())
     table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
     residency = Residency(
         table,
         account,
         ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
         clock,
         lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
+        adoption,
         None if store is None else keeping_of(config, store),
     )
+    if store is not None:
+        residency.begin(store.usage())
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
@@ -171,7 +178,7 @@ def build_service(
     service = Service(
         Parts(
             engines=engines,
-            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account)),
+            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account, adoption)),
             table=table,
             predictor=predictor,
             learner=learner,
@@ -234,6 +241,7 @@ def around_of(
     predictor: Predictor,
     learner: Learner,
     account: Account,
+    adoption: Adoption,
 ) -> Around:
     """What a change of models touches, and how bundles become engines."""
     return Around(
@@ -245,6 +253,7 @@ def around_of(
         predictor=predictor,
         learner=learner,
         account=account,
+        adoption=adoption,
         trust_radius=config.adaptation.trust_radius,
     )
 

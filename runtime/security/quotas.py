@@ -6,7 +6,7 @@ A quota of 0 is none. Used on the event loop's thread only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,6 +14,7 @@ import structlog
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import ResourceExhausted
 from acclimate.runtime.security.stats import Quota, SecurityStats
+from acclimate.runtime.store.base import Usage
 
 log = structlog.stdlib.get_logger("acclimate.security")
 
@@ -76,23 +77,23 @@ class Quotas:
     stats: SecurityStats
     _tenants: dict[str, _Usage] = field(default_factory=dict)
 
-    def check(self, tenant: str, state_bytes: int) -> None:
-        """Whether the tenant may have one session more, that takes `state_bytes`.
+    def check(self, tenant: str, state_bytes: int, sessions: int = 1) -> None:
+        """Whether the tenant may have so many sessions more (0: it has a larger one), that take `state_bytes`.
 
         Raises:
             ResourceExhausted: it would be one too many, or its state too large.
         """
         usage = self._usage(tenant)
         for quota, used, wanted, limit, key in (
-            (Quota.SESSIONS, usage.sessions, 1, usage.share.sessions, "sessions"),
+            (Quota.SESSIONS, usage.sessions, sessions, usage.share.sessions, "sessions"),
             (Quota.STATE_BYTES, usage.state_bytes, state_bytes, usage.share.state_bytes, "state_bytes"),
         ):
-            if limit and used + wanted > limit:
+            if limit and wanted and used + wanted > limit:
                 raise self._refused(
                     tenant,
                     quota,
                     f"{used} {key.replace('_', ' ')} are in use and {wanted} more would exceed this tenant's quota of "
-                    f"{limit} (quotas.{key}); delete sessions that are done with",
+                    f"{limit} (quotas.{key}); delete sessions or snapshots that are done with",
                     limit,
                     used=used,
                     wanted=wanted,
@@ -104,11 +105,21 @@ class Quotas:
         usage.sessions += 1
         usage.state_bytes += state_bytes
 
+    def resized(self, tenant: str, state_bytes: int) -> None:
+        """Count so many bytes more, or fewer, of a session that is counted."""
+        self._usage(tenant).state_bytes += state_bytes
+
     def left(self, tenant: str, state_bytes: int) -> None:
-        """Count it no more."""
+        """Count a session no more, and what it took."""
         usage = self._usage(tenant)
         usage.sessions -= 1
         usage.state_bytes -= state_bytes
+
+    def recounted(self, usage: Mapping[str, Usage]) -> None:
+        """What each tenant has; those that are not named have nothing."""
+        for tenant in usage.keys() | self._tenants.keys():
+            found, own = usage.get(tenant, Usage()), self._usage(tenant)
+            own.sessions, own.state_bytes = found.sessions, found.state_bytes
 
     def admit(self, tenant: str) -> None:
         """Take one request from the tenant's bucket.

@@ -82,6 +82,11 @@ class Journal:
         return self._waiting.commits + self._flying.commits
 
     @property
+    def mark(self) -> tuple[int, int]:
+        """Differs from that of another moment if the store was written in between, or would have been."""
+        return self._tally.transactions, self.commits
+
+    @property
     def age(self) -> float:
         """Seconds that the oldest of them waits; 0 if there is none."""
         oldest = min(self._waiting.oldest, self._flying.oldest)

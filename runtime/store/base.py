@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from acclimate.adapters.accuracy import Telemetry
 from acclimate.adapters.manifest import Manifest
 
+# What a snapshot takes beside its arrays: names, counters and figures.
+HEADER_BYTES = 1024
+# Attribute of a snapshot's record that tells it from others that had its id before it.
+STAMP = "stamp"
 Key = tuple[str, str, str]
 """Tenant, model and session id; the tenant is empty where there are none."""
 
@@ -32,6 +36,7 @@ class SessionRecord:
         created_at, last_used_at, recorded_at: Unix seconds.
         budget_clock, budget_at: which clock the budget's bucket runs on, and its seconds at `recorded_at`.
         ttl_seconds: idle time after which the session is deleted for good, or None.
+        labels: its owner's words for it.
         attributes: anything else that is JSON; readers leave alone what they do not know.
         tenant: whose it is; empty where there are no tenants.
         fields: the session's row of its bank, field name to array without the session axis.
@@ -57,6 +62,7 @@ class SessionRecord:
     from_sequence: bool = False
     behind: bool = False
     ttl_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     snapshots: Mapping[str, SessionRecord] = field(default_factory=dict, repr=False)
@@ -66,6 +72,12 @@ class SessionRecord:
     def key(self) -> Key:
         """Tenant, model and id."""
         return self.tenant, self.model, self.session_id
+
+    @property
+    def state_bytes(self) -> int:
+        """What the session's tenant is charged for: its arrays and its snapshots."""
+        own = sum(value.nbytes for value in self.fields.values())
+        return own + sum(HEADER_BYTES + held.state_bytes for held in self.snapshots.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +111,14 @@ class Written:
 
     bytes: int
     fenced: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant has in a store: how many sessions, and the bytes of their state, as `SessionRecord.state_bytes`."""
+
+    sessions: int = 0
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +163,27 @@ class Store(Protocol):
     def holds(self, key: Key) -> bool:
         """Whether there is a record under this key, expired or not; as `page` and `count`, safe beside other calls."""
 
-    def remove(self, key: Key, *, take_over: bool = False) -> bool:
-        """Delete a session that nobody has open, whatever its record is; whether there was one.
+    def remove(self, key: Key, *, take_over: bool = False) -> int | None:
+        """Delete a session that nobody has open, whatever its record is; its `state_bytes`, None if there was none.
 
         Raises:
             OwnedElsewhere: another daemon has the session.
         """
 
+    def bundle(self, digest: str) -> str | None:
+        """What was said of a bundle, or None; may be asked from within `accept`."""
+
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """Records by their keys, those after a place, at most `limit`; of one tenant and one model, or of all."""
 
-    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
-        """Delete records that have expired and that no living daemon owns; returns which."""
+    def expire(self, now: float, limit: int) -> Mapping[Key, int]:
+        """Delete records that have expired and that no living daemon owns; returns which, and their `state_bytes`."""
 
     def count(self) -> int:
         """How many records there are."""
+
+    def usage(self) -> Mapping[str, Usage]:
+        """What each tenant has, by name."""
 
     def size(self) -> int:
         """Bytes on disk; safe on any thread."""
@@ -214,6 +240,5 @@ class OwnedElsewhere(Exception):
 
 
 def describe(manifest: Manifest) -> str:
-    """What a reader needs of a model to take a session's tensors apart: JSON, for `Batch.bundles`."""
-    document = manifest.to_json()
-    return json.dumps({key: document[key] for key in ("name", "version", "parameters", "statistics", "lora")})
+    """A model, for `Batch.bundles`: how a session's tensors are laid out, and whether another model takes them over."""
+    return json.dumps(manifest.to_json())
