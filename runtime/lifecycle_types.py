@@ -33,8 +33,8 @@ class UpdateSession:
     paths: tuple[str, ...]
     budget: Budget | None = None
     ttl_seconds: float | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
     etag: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -180,6 +180,8 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
+        if session is not None and session.open:
+            session.answers.remember(ticket.request_id, answer.scores.label)
         if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
             return
         if ticket.learn and session.cohort.recipe.learns:
@@ -212,6 +214,8 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
+        if sequence.resent and session is not None and request.id in session.answers:
+            sequence = replace(sequence, learn=False)
         request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
         deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
         with in_use(session):
@@ -224,25 +228,24 @@ class Service:
                     engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
                 )
                 if session is not None and learn and session.cohort.recipe.answers_late:
-                    answer = await self._late(session, inputs, answer, deadline, terms)
+                    answer = await self._late(session, request, inputs, answer, terms)
             except BaseException:
                 if session is not None and sequence.start:
                     self._forget_unused(session)
                 raise
-        if session is not None:
-            session.answers.remember(request.id, answer.scores.label)
         answered = reply(request, session, answer, terms)
         if sequence.end and session is not None and session.from_sequence and session.open:
             self._close(session)
         return answered
 
     async def _late(
-        self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None, terms: Terms
+        self, session: Session, request: InferRequest, inputs: NDArray[Any], answer: Answer, terms: Terms
     ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
-        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline, terms)
+        logits = await self._parts.learner.answer(session, inputs, answer.logits, request.deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
         self._parts.account.answered(session.model, session, answer)
+        session.answers.remember(request.id, answer.scores.label)
         return answer
 
     async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:
