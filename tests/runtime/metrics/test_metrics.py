@@ -13,8 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from acclimate.runtime.client import Client, ClientError
-from acclimate.runtime.metrics import catalogue
-from acclimate.runtime.metrics.catalogue import CODES, MODEL, PREFIX, PROCESS
+from acclimate.runtime.metrics.catalogue import ALL, MODEL, PROCESS
+from acclimate.runtime.metrics.catalogue.page import markdown
+from acclimate.runtime.metrics.catalogue.rows import CODES, PREFIX, ModelMetric, Row
 from acclimate.runtime.metrics.collector import registry
 from tests.conftest import ROOT
 from tests.polling import until
@@ -44,8 +45,8 @@ def values(family: Metric, suffix: str = "") -> dict[tuple[str, ...], float]:
     }
 
 
-@pytest.mark.parametrize("metric", [*PROCESS, *MODEL], ids=lambda metric: str(metric.name))
-def test_names_follow_the_conventions(metric: catalogue.ModelMetric | catalogue.ProcessMetric) -> None:
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: str(metric.name))
+def test_names_follow_the_conventions(metric: Row) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", metric.name)
     assert (metric.kind == "counter") == metric.name.endswith("_total")
     assert metric.name in COUNTS or metric.name.endswith(UNITS)
@@ -53,7 +54,7 @@ def test_names_follow_the_conventions(metric: catalogue.ModelMetric | catalogue.
 
 
 def test_names_are_unique_and_labels_bounded() -> None:
-    names = [metric.name for metric in (*PROCESS, *MODEL)]
+    names = [metric.name for metric in ALL]
     assert len(set(names)) == len(names)
     assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
     process = {"version", "rpc", "code", "reason", "quota", "model", "outcome"}
@@ -63,7 +64,7 @@ def test_names_are_unique_and_labels_bounded() -> None:
 def test_zeros_are_exported_before_anything_happened() -> None:
     with serving() as fresh:
         families = scrape(fresh)
-    assert set(families) == {PREFIX + metric.name.removesuffix("_total") for metric in (*PROCESS, *MODEL)}
+    assert set(families) == {PREFIX + metric.name.removesuffix("_total") for metric in ALL}
     assert values(families["acclimate_requests"]) == {(code,): 0.0 for code in CODES}
     for metric in MODEL:
         family = families[PREFIX + metric.name.removesuffix("_total")]
@@ -98,7 +99,7 @@ def test_figures_are_those_of_the_service(loopback: Loopback) -> None:
 
 
 @pytest.mark.parametrize("metric", [m for m in MODEL if m.kind == "histogram"], ids=lambda metric: str(metric.name))
-def test_histograms_are_cumulative_and_complete(metric: catalogue.ModelMetric) -> None:
+def test_histograms_are_cumulative_and_complete(metric: ModelMetric) -> None:
     with serving() as running:
         with Client(running.target) as client:
             for rows in (1, 2, 5):
@@ -138,4 +139,4 @@ def test_promtool_has_nothing_to_say(loopback: Loopback) -> None:
 
 def test_documentation_is_current() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == catalogue.markdown(), "run: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md"
+    assert page == markdown(), "run: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md"
