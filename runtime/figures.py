@@ -5,16 +5,59 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from acclimate.runtime.histograms import Histogram as Histogram
 from acclimate.runtime.store.base import StoreSnapshot
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
-    """Counts per bucket: `counts[i]` values at most `bounds[i]`, the last count those above every bound."""
+class ComparisonFigures:
+    """Samples that both an adapted session and the source's model answered, since the model was loaded.
 
-    bounds: tuple[float, ...]
-    counts: tuple[int, ...]
-    total: float
+    Attributes:
+        samples: all of them; disagreed: those whose answers differ; labelled: those whose true class is known.
+        confident, correct: answers above the confidence threshold, and right ones of the labelled, of `adapted` and
+            `frozen`.
+    """
+
+    samples: int
+    disagreed: int
+    labelled: int
+    confident: Mapping[str, int]
+    correct: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSession:
+    """One of the few sessions that are named to an operator, because they are the worst of their model.
+
+    Attributes:
+        drift: level of each signal at its latest step; 0 is the source.
+        estimated_accuracy: without labels, of recent answers; None before the first.
+        rollbacks: since it was opened.
+        theta_distance: relative, of its parameters from the source's.
+    """
+
+    tenant: str
+    session_id: str
+    drift: Mapping[str, float]
+    estimated_accuracy: float | None
+    rollbacks: int
+    theta_distance: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCensus:
+    """What `ModelSnapshot` says of a model's live sessions, under the same names."""
+
+    sessions: Mapping[str, int]
+    buffered: int
+    state_bytes: int
+    snapshots: int
+    snapshot_bytes: int
+    theta_distance_max: float
+    drift_max: Mapping[str, float]
+    drift_mean: Mapping[str, float]
+    listed: tuple[ListedSession, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +72,15 @@ class ModelSnapshot:
         drifts: changes of sessions' streams, by what changed.
         entropy, confidence: served predictions, in nats and as probability of the answered class.
         estimated_accuracy: label-free (average thresholded confidence) over recent served predictions;
-            estimated_accuracy_doc: the same by difference of confidences.
+            estimated_accuracy_doc: the same by difference of confidences; observed: how many recent predictions they
+            are worth, 0 before the first.
+        prequential_accuracy: of recent answers whose true label was sent, None before the first; comparison: adapted
+            sessions' answers beside those of the source's model.
         buffered, dropped: samples waiting to be learnt from, and those given up because buffers were full.
         fell_behind: times that the source's model answered a session until steps had caught up with its stream.
         theta_distance_max: largest relative distance of a live session's theta from the source.
-        drift_max: highest level among live sessions of each signal that drift is told by.
+        drift_max, drift_mean: highest and mean level among live sessions of each signal that drift is told by.
+        listed: the sessions that drift most, are rolled back most, or seem to be answered worst.
         specialised: sessions answered by a graph of their own; specialisations, specialisations_evicted: such graphs
             made, and given up for those of other sessions.
         forked, expired: sessions opened as copies, and closed because nobody used them.
@@ -68,13 +115,18 @@ class ModelSnapshot:
     confidence: Histogram
     estimated_accuracy: float
     estimated_accuracy_doc: float
+    observed: float
     labelled: int
     labelled_correct: int
+    prequential_accuracy: float | None
+    comparison: ComparisonFigures
     buffered: int
     fell_behind: int
     dropped: int
     theta_distance_max: float
     drift_max: Mapping[str, float]
+    drift_mean: Mapping[str, float]
+    listed: tuple[ListedSession, ...]
     state_bytes: int
     specialised: int
     specialisations: int

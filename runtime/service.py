@@ -87,10 +87,10 @@ class Service:
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Answer a request; see `ServiceProtocol.infer`."""
-        arrived, code = self._parts.clock.monotonic(), "INTERNAL"
+        arrived, code, name = self._parts.clock.monotonic(), "INTERNAL", request.id
         try:
             reply = await self._infer(request)
-            code = "OK"
+            code, name = "OK", reply.id
             return reply
         except AcclimateError as error:
             code = error.code.value
@@ -99,7 +99,7 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived)
+            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived, name)
 
     async def create_session(self, request: CreateSession) -> SessionView:
         """Open a session, at its seed if it has one and the seed passes."""
@@ -176,6 +176,7 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
+        self._parts.shadow.offer(ticket, answer)
         if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
             return
         if ticket.learn and session.cohort.recipe.learns:

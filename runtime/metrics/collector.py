@@ -11,19 +11,31 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
 
-from acclimate.runtime.metrics.catalogue import MODEL, PROCESS
-from acclimate.runtime.metrics.catalogue.rows import PREFIX, ModelMetric, ProcessMetric, Row, Sample, Scrape
+from acclimate.runtime.figures import Histogram, ModelSnapshot, ServiceSnapshot
+from acclimate.runtime.metrics.catalogue import MODEL, PROCESS, SESSION
+from acclimate.runtime.metrics.catalogue.rows import (
+    PREFIX,
+    ModelMetric,
+    ProcessMetric,
+    Row,
+    Sample,
+    Scrape,
+    SessionMetric,
+    Value,
+)
+from acclimate.runtime.metrics.energy import Energy
 from acclimate.runtime.metrics.process import cpu_seconds, rss_bytes, version
 from acclimate.runtime.security.stats import SecurityStats
-from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
 
 RpcCounts = Mapping[tuple[str, str], int]
 StreamCounts = tuple[int, Mapping[str, int]]
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class ServiceCollector(Collector):
-    """Turns snapshots into metric families; holds no state of its own, so any thread may scrape."""
+    """Turns snapshots into metric families; any thread may scrape."""
 
     def __init__(
         self,
@@ -37,6 +49,7 @@ class ServiceCollector(Collector):
         self._refusals = refusals
         self._streams = streams
         self._version = version()
+        self._energy = Energy()
 
     def collect(self) -> Iterator[Metric]:
         """Every family of the catalogue, in its order."""
@@ -45,6 +58,8 @@ class ServiceCollector(Collector):
             yield _process_family(row, scrape)
         for metric in MODEL:
             yield _model_family(metric, scrape.service.models)
+        for listed in SESSION:
+            yield _session_family(listed, scrape.service.models)
 
     def _scrape(self) -> Scrape:
         streams, streamed = self._streams()
@@ -58,6 +73,7 @@ class ServiceCollector(Collector):
             streamed=streamed,
             auth_failures=self._refusals.auth_failures(),
             quota_refusals=self._refusals.quota_refusals(),
+            joules=self._energy.joules(),
         )
 
 
@@ -82,6 +98,8 @@ def registry(
 
 def _process_family(row: ProcessMetric, scrape: Scrape) -> Metric:
     value = row.read(scrape)
+    if isinstance(value, Histogram):
+        return _histograms(row, [((), value)])
     samples: list[Sample]
     if isinstance(value, Mapping):
         samples = [((key,), float(number)) for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items()]
@@ -92,27 +110,26 @@ def _process_family(row: ProcessMetric, scrape: Scrape) -> Metric:
     return _family(row, samples)
 
 
-def _model_family(metric: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
-    if metric.kind == "histogram":
-        family = HistogramMetricFamily(PREFIX + metric.name, metric.help, labels=metric.labels)
-        for model in models:
-            histogram = metric.read(model)
-            if not isinstance(histogram, Histogram):
-                raise TypeError(f"metric {metric.name!r} is a histogram but reads {histogram!r}")
-            family.add_metric((model.model,), *_buckets(histogram))
-        return family
-    return _family(metric, [sample for model in models for sample in _model_samples(metric, model)])
+def _model_family(row: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
+    read = [((model.model,), row.read(model)) for model in models]
+    if row.kind == "histogram":
+        return _histograms(row, [(labels, value) for labels, value in read if isinstance(value, Histogram)])
+    return _family(row, [sample for labels, value in read for sample in _samples(row, labels, value)])
 
 
-def _model_samples(metric: ModelMetric, model: ModelSnapshot) -> Iterator[Sample]:
-    value = metric.read(model)
+def _session_family(row: SessionMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
+    listed = [((model.model, one.tenant, one.session_id), row.read(one)) for model in models for one in model.listed]
+    return _family(row, [sample for labels, value in listed for sample in _samples(row, labels, value)])
+
+
+def _samples(row: ModelMetric | SessionMetric, labels: tuple[str, ...], value: Value) -> Iterator[Sample]:
     if isinstance(value, Histogram):
-        raise TypeError(f"metric {metric.name!r} is a {metric.kind} but reads a histogram")
+        raise TypeError(f"metric {row.name!r} is a {row.kind} but reads a histogram")
     if isinstance(value, Mapping):
-        for key, number in (dict.fromkeys(metric.values, 0.0) | dict(value)).items():
-            yield (model.model, key), float(number)
+        for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items():
+            yield (*labels, key), float(number)
     elif value is not None:
-        yield (model.model,), float(value)
+        yield labels, float(value)
 
 
 def _family(row: Row, samples: list[Sample]) -> Metric:
@@ -123,11 +140,23 @@ def _family(row: Row, samples: list[Sample]) -> Metric:
     return family
 
 
-def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative counts by upper bound, `+Inf` last, and the sum of all values."""
+def _histograms(row: Row, values: list[tuple[tuple[str, ...], Histogram]]) -> Metric:
+    family = HistogramMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
+    for labels, histogram in values:
+        family.add_metric(labels, _buckets(histogram), histogram.total)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[Bucket]:
+    """Upper bounds, `+Inf` last, each with how many values are at most that, and one of those it alone counts."""
     bounds = [repr(float(bound)) for bound in histogram.bounds] + ["+Inf"]
-    running, buckets = 0, []
-    for bound, count in zip(bounds, histogram.counts, strict=True):
+    exemplars = histogram.exemplars or (None,) * len(bounds)
+    running = 0
+    buckets: list[Bucket] = []
+    for bound, count, seen in zip(bounds, histogram.counts, exemplars, strict=True):
         running += count
-        buckets.append((bound, float(running)))
-    return buckets, histogram.total
+        if seen is None:
+            buckets.append((bound, float(running)))
+        else:
+            buckets.append((bound, float(running), Exemplar(dict(seen.labels), seen.value, seen.at)))
+    return buckets

@@ -25,8 +25,11 @@ _PAGE = """# Metrics
 <!-- Generated: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md -->
 
 The HTTP port serves Prometheus metrics at `/metrics` (and `/healthz`, `/readyz`). Figures are read from the
-daemon's own books when they are scraped. No metric carries a session: for one session's figures ask
-`SessionService.GetSession`, for its events `WatchSessions`. `ops/prometheus/prometheus.yml` is a scrape
+daemon's own books when they are scraped. Only the last ones name
+sessions, and only the worst `metrics.top_sessions` of a model in drift, roll-backs and estimated accuracy, so that
+their number is bounded however many there are; for any session's figures ask `SessionService.GetSession`, for its
+events `WatchSessions`. Of `acclimate_request_duration_seconds` the OpenMetrics form has exemplars: the id of a
+request in each bucket, and its trace where tracing is on. `ops/prometheus/prometheus.yml` is a scrape
 configuration to start from.
 
 | metric | type | labels | meaning |

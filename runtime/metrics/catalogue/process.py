@@ -22,6 +22,10 @@ ROWS = (
     ProcessMetric("watchers", "gauge", "Open event watches.", lambda s: s.service.watchers),
     ProcessMetric("resident_memory_bytes", "gauge", "Resident memory of the process.", lambda s: s.memory_bytes),
     ProcessMetric("cpu_seconds_total", "counter", "User and system time of the process.", lambda s: s.cpu_seconds),
+    ProcessMetric(
+        "energy_joules_total", "counter", "Energy that the machine has used, by what counted it: processor packages "
+        "and memory (RAPL), GPUs (NVML); no series where nothing can be read.", lambda s: s.joules, ("source",),
+    ),
     ProcessMetric("models", "gauge", "Served models.", lambda s: len(s.service.models)),
     ProcessMetric(
         "model_info", "gauge", "Always 1 for each served model and its version.",

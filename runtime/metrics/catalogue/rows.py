@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from acclimate.runtime.errors import Code
-from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
+from acclimate.runtime.figures import Histogram, ListedSession, ModelSnapshot, ServiceSnapshot
 
 PREFIX = "acclimate_"
 CODES = ("OK", *(code.value for code in Code), "CANCELLED", "INTERNAL")
@@ -30,6 +30,7 @@ class Scrape:
         rpcs: finished rpcs by method and status code.
         streams: open inference streams; streamed: their requests by status code.
         auth_failures, quota_refusals: callers turned away, by reason and by quota.
+        joules: used by the machine, by source; empty where nothing tells.
     """
 
     service: ServiceSnapshot
@@ -41,6 +42,7 @@ class Scrape:
     streamed: Mapping[str, int] = field(default_factory=dict)
     auth_failures: Mapping[str, int] = field(default_factory=dict)
     quota_refusals: Mapping[str, int] = field(default_factory=dict)
+    joules: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,17 +71,37 @@ class ModelMetric:
 class ProcessMetric:
     """A metric of the whole daemon.
 
-    `read` takes it from a scrape: a number, None where it is not known; with one label numbers by its value; with more
-    samples, each the labels' values and a number. `values` are those of its one label that are exported as 0 before
-    anything happened.
+    `read` takes it from a scrape: a number or a histogram, None where it is not known; with one label numbers by its
+    value; with more samples, each the labels' values and a number. `values` are those of its one label that are
+    exported as 0 before anything happened.
     """
 
     name: str
     kind: Kind
     help: str
-    read: Callable[[Scrape], Number | Mapping[str, float] | Sequence[Sample]]
+    read: Callable[[Scrape], Value | Sequence[Sample]]
     labels: tuple[str, ...] = ()
     values: tuple[str, ...] = ()
 
 
-Row = ProcessMetric | ModelMetric
+@dataclass(frozen=True, slots=True)
+class SessionMetric:
+    """A gauge of the few sessions that are named: labels `model`, `tenant`, `session`, and `label` if it has one.
+
+    `read` takes it from such a session: a number, None where it is not known, or with a label numbers by its value.
+    """
+
+    name: str
+    help: str
+    read: Callable[[ListedSession], Number | Mapping[str, float]]
+    label: str = ""
+    kind: Kind = "gauge"
+    values: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of its labels."""
+        return ("model", "tenant", "session", self.label) if self.label else ("model", "tenant", "session")
+
+
+Row = ProcessMetric | ModelMetric | SessionMetric

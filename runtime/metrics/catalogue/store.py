@@ -38,6 +38,10 @@ ROWS = (
         lambda s: s.service.store.write_seconds,
     ),
     ProcessMetric(
+        "store_transaction_duration_seconds", "histogram", "Of each transaction, waiting for the disk included.",
+        lambda s: s.service.store.write_times,
+    ),
+    ProcessMetric(
         "store_evictions_total", "counter", "Sessions that left memory for the store.",
         lambda s: s.service.store.evictions,
     ),

@@ -26,9 +26,12 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
     "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots", "models",
-    "inference_streams",
+    "inference_streams", "session_rollbacks",
     "store_sessions", "store_failing", "store_pending_commits",
 }  # fmt: skip
+
+# No series before the first answer, or the first label: an accuracy of 0 would be a lie.
+UNKNOWN = {"estimated_accuracy_ratio", "estimated_accuracy_doc_ratio", "prequential_accuracy_ratio"}
 
 
 def scrape(running: Loopback) -> dict[str, Metric]:
@@ -56,8 +59,8 @@ def test_names_follow_the_conventions(metric: Row) -> None:
 def test_names_are_unique_and_labels_bounded() -> None:
     names = [metric.name for metric in ALL]
     assert len(set(names)) == len(names)
-    assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
-    process = {"version", "rpc", "code", "reason", "quota", "model", "outcome"}
+    assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal", "answer"}
+    process = {"version", "rpc", "code", "reason", "quota", "model", "outcome", "source"}
     assert {label for metric in PROCESS for label in metric.labels} == process
 
 
@@ -69,7 +72,7 @@ def test_zeros_are_exported_before_anything_happened() -> None:
     for metric in MODEL:
         family = families[PREFIX + metric.name.removesuffix("_total")]
         assert family.type == metric.kind
-        assert {sample.labels["model"] for sample in family.samples} == {SERVED}
+        assert {sample.labels["model"] for sample in family.samples} == (set() if metric.name in UNKNOWN else {SERVED})
         if metric.values:
             assert values(family) == {(value,): 0.0 for value in metric.values}
 
@@ -92,6 +95,8 @@ def test_figures_are_those_of_the_service(loopback: Loopback) -> None:
     assert set(states) == {("adapted",), ("pristine",), ("paused_adapted",), ("paused_pristine",)}
     assert values(families["acclimate_adaptation_steps"])[("applied",)] == 2
     assert values(families["acclimate_labelled"]) == values(families["acclimate_labelled_correct"]) == {(): 1}
+    assert values(families["acclimate_prequential_accuracy_ratio"]) == {(): 1}
+    assert 0 < values(families["acclimate_estimated_accuracy_ratio"])[()] <= 1
     rpcs = values(families["acclimate_rpcs"])
     assert rpcs["OK", "GRPCInferenceService/ModelInfer"] == 8
     assert rpcs["INVALID_ARGUMENT", "GRPCInferenceService/ModelInfer"] == 1
