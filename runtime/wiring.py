@@ -163,14 +163,8 @@ def build_service(
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
-    learner = Learner(
-        steps,
-        clock,
-        None if synchronous else _shared(config, quotas, clock),
-        predictor.idle,
-        account.stepped,
-        residency.may_commit,
-    )
+    shared = None if synchronous else _shared(config, quotas, clock)
+    learner = Learner(steps, clock, shared, predictor.idle, account.stepped, residency.may_commit)
     service = Service(
         Parts(
             engines=engines,

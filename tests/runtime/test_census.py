@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def walked(service: Service) -> dict[str, object]:
     }
 
 
-def counted(service: Service) -> dict[str, object]:
+def counted(service: Service) -> dict[str, Any]:
     model: ModelSnapshot = service.snapshot().models[0]
     names = ("sessions", "buffered", "state_bytes", "snapshots", "snapshot_bytes", "theta_distance_max")
     return {name: getattr(model, name) for name in names} | {
