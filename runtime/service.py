@@ -28,6 +28,7 @@ from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
+from acclimate.runtime.snapshotting import snapshot_of
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -88,10 +89,10 @@ class Service:
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Answer a request; see `ServiceProtocol.infer`."""
-        arrived, code = self._parts.clock.monotonic(), "INTERNAL"
+        arrived, code, name = self._parts.clock.monotonic(), "INTERNAL", request.id
         try:
             reply = await self._infer(request)
-            code = "OK"
+            code, name = "OK", reply.id
             return reply
         except AcclimateError as error:
             code = error.code.value
@@ -100,7 +101,7 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived)
+            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived, name)
 
     async def create_session(self, request: CreateSession) -> SessionView:
         """Open a session, at its seed if it has one and the seed passes."""
@@ -162,17 +163,7 @@ class Service:
 
     def snapshot(self) -> ServiceSnapshot:
         """Figures for metrics."""
-        return ServiceSnapshot(
-            ready=self.ready,
-            draining=self._draining,
-            started_at=self._started_at,
-            queue_depth=len(self._parts.predictor),
-            watchers=len(self._parts.hub),
-            store=shelving.figures(self._parts.residency),
-            models=tuple(self._parts.account.snapshot(engine, self._parts.table) for engine in self._parts.served()),
-            loads=dict(self._parts.repository.loads),
-            unloads=dict(self._parts.repository.unloads),
-        )
+        return snapshot_of(self._parts, self.ready, self._draining, self._started_at)
 
     def answered(self, ticket: Ticket, answer: Answer) -> None:
         """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
@@ -182,6 +173,7 @@ class Service:
         self._parts.account.answered(model, session, answer)
         if session is not None and session.open:
             session.answers.remember(ticket.request_id, answer.scores.label)
+        self._parts.shadow.offer(ticket, answer)
         if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
             return
         if ticket.learn and session.cohort.recipe.learns:

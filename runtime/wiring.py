@@ -27,6 +27,7 @@ from acclimate.runtime.repository.shelves import Shelves, highest
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
 from acclimate.runtime.scheduler.predictor import Predictor
+from acclimate.runtime.scheduler.shadow import Shadow
 from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.security import setup, signatures
 from acclimate.runtime.security.quotas import Quotas
@@ -34,6 +35,7 @@ from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.bounds import Bounds
+from acclimate.runtime.sessions.census import Census
 from acclimate.runtime.sessions.keeping import Keeping
 from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
 from acclimate.runtime.sessions.settings import Limits
@@ -143,7 +145,8 @@ def build_service(
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
-    account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
+    census = Census(lambda key: table.at(key), config.metrics.top_sessions)
+    account = Account(engines, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
     drift = Watch.of(config.drift.model_dump())
     table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
     adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
@@ -167,14 +170,8 @@ def build_service(
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
-    learner = Learner(
-        steps,
-        clock,
-        None if synchronous else _shared(config, quotas, clock),
-        predictor.idle,
-        account.stepped,
-        residency.may_commit,
-    )
+    shared = None if synchronous else _shared(config, quotas, clock)
+    learner = Learner(steps, clock, shared, predictor.idle, account.stepped, residency.may_commit)
     service = Service(
         Parts(
             engines=engines,
@@ -183,6 +180,7 @@ def build_service(
             predictor=predictor,
             learner=learner,
             seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, steps.patience),
+            shadow=Shadow(config.metrics.shadow_every, lambda: not len(predictor), account.shadowed),
             account=account,
             residency=residency,
             hub=hub,

@@ -6,6 +6,7 @@ A quota of 0 is none. Used on the event loop's thread only.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ import structlog
 
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import ResourceExhausted
+from acclimate.runtime.figures import TenantSnapshot
 from acclimate.runtime.security.stats import Quota, SecurityStats
 from acclimate.runtime.store.base import Usage
 
@@ -59,6 +61,8 @@ class _Usage:
     adaptation: Bucket | None
     sessions: int = 0
     state_bytes: int = 0
+    asked: int = 0
+    refused: Counter[Quota] = field(default_factory=Counter)
     told_at: dict[Quota, float] = field(default_factory=dict)
 
 
@@ -70,11 +74,13 @@ class Quotas:
         share: the quotas of a tenant by its name.
         clock: the time.
         stats: counts refusals.
+        named: tenants that the configuration names, the only ones with figures of their own.
     """
 
     share: Callable[[str], Share]
     clock: Clock
     stats: SecurityStats
+    named: frozenset[str] = frozenset()
     _tenants: dict[str, _Usage] = field(default_factory=dict)
 
     def check(self, tenant: str, state_bytes: int, sessions: int = 1) -> None:
@@ -128,6 +134,7 @@ class Quotas:
             ResourceExhausted: it is empty; the error says when it will not be.
         """
         usage = self._usage(tenant)
+        usage.asked += 1
         wait = self._take(usage.requests)
         if wait:
             raise self._refused(
@@ -141,7 +148,23 @@ class Quotas:
 
     def delay(self, tenant: str) -> float:
         """Take one request, or say in how many seconds there will be one: for messages of a stream, which can wait."""
-        return self._take(self._usage(tenant).requests)
+        usage = self._usage(tenant)
+        wait = self._take(usage.requests)
+        usage.asked += not wait
+        return wait
+
+    def figures(self) -> tuple[TenantSnapshot, ...]:
+        """What each named tenant has and did, its adaptation apart; safe from any thread."""
+        found = {name: self._tenants.get(name) for name in sorted(self.named)}
+        return tuple(
+            TenantSnapshot(name, 0, 0, 0, {}, 0.0)
+            if usage is None
+            else TenantSnapshot(
+                name, usage.sessions, usage.state_bytes, usage.asked,
+                {quota.value: count for quota, count in usage.refused.copy().items()}, 0.0,
+            )
+            for name, usage in found.items()
+        )  # fmt: skip
 
     def may_adapt(self, tenant: str, milliseconds: float) -> bool:
         """Whether the tenant can pay for a step of this estimated cost."""
@@ -181,6 +204,7 @@ class Quotas:
     def _tell(self, tenant: str, quota: Quota) -> None:
         """Count a refusal, and log it unless that was done a moment ago: metrics cannot say which tenant it was."""
         self.stats.over(quota)
+        self._usage(tenant).refused[quota] += 1
         told, now = self._usage(tenant).told_at, self.clock.monotonic()
         if now - told.get(quota, -math.inf) >= TELL_EVERY_SECONDS:
             told[quota] = now

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 
 from acclimate.runtime.clock import Clock
+from acclimate.runtime.histograms import SECONDS, Buckets
 from acclimate.runtime.sessions.bounds import Bounds, Patience
 from acclimate.runtime.sessions.recording import Moment, records_of
 from acclimate.runtime.sessions.session import Session, SessionKey
@@ -40,6 +41,7 @@ class Tally:
     written: int = 0
     written_bytes: int = 0
     write_seconds: float = 0.0
+    write_times: Buckets = field(default_factory=lambda: Buckets(SECONDS))
     fenced: int = 0
 
 
@@ -95,7 +97,7 @@ class Journal:
     def figures(self) -> dict[str, Any]:
         """For `StoreSnapshot`; safe on any thread."""
         waiting = {"pending_commits": self.commits, "oldest_seconds": self.age, "failing": self.failing}
-        return asdict(self._tally) | waiting
+        return asdict(self._tally) | waiting | {"write_times": self._tally.write_times.frozen()}
 
     def adopt(self, session: Session, epoch: int) -> None:
         """The session came from the store, where it is owned under `epoch`."""
@@ -251,6 +253,7 @@ class Journal:
         tally.written += len(batch.writes)
         tally.written_bytes += written.bytes
         tally.write_seconds += seconds
+        tally.write_times.add(seconds)
         self._described |= set(batch.bundles)
         if self.failing:
             log.info("the store takes writes again", failures=tally.failures)

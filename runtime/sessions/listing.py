@@ -134,7 +134,10 @@ def _view(residency: Residency, key: SessionKey, records: Records, wanted: filte
     if wanted is not None and not wanted(Facts(record.model, record.recipe, SessionState(record.state), record.labels)):
         return None
     try:
-        return residency.table.glimpse(record, residency.moment_after(record.account.get("samples", 0)))
+        view = residency.table.glimpse(record, residency.moment_after(record.account.get("samples", 0)))
+        # A scrape may have seen it meanwhile.
+        residency.account.census.changed(key)
+        return view
     except FailedPrecondition as error:
         log.warning("a stored session does not fit what is served", session=key[2], error=error.message)
         return None

@@ -212,18 +212,6 @@ class Residency:
         self.stored = sum(tenant.sessions for tenant in usage.values())
         self.table.recounted(usage)
 
-    async def recount(self) -> None:
-        """Look how much is stored: other daemons on the same store open and delete sessions, too."""
-        if self.keeping is None or self.journal is None:
-            return
-        before = self.journal.mark, self.stored
-        usage = await self.keeping.thread.look(self.keeping.store.usage)
-        quiet = not self.journal.commits and before == (self.journal.mark, self.stored)
-        # Those that were opened or deleted and are not written yet count as what they will be.
-        self.stored = sum(tenant.sessions for tenant in usage.values()) + self.journal.growth(self.table)
-        if quiet:
-            self.table.recounted(usage)
-
     async def leave(self, sessions: Sequence[Session]) -> None:
         """Write sessions and let them leave memory, but those that are used meanwhile."""
         if self.journal is None:

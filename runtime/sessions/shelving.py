@@ -94,7 +94,21 @@ async def sweep(residency: Residency, count: bool = True) -> None:
         for key, size in gone.items():
             residency.removed(key, size, EventKind.EXPIRED)
     if count:
-        await residency.recount()
+        await recount(residency)
+
+
+async def recount(residency: Residency) -> None:
+    """Look how much is stored: other daemons on the same store open and delete sessions, too."""
+    keeping, journal = residency.keeping, residency.journal
+    if keeping is None or journal is None:
+        return
+    before = journal.mark, residency.stored
+    usage = await keeping.thread.look(keeping.store.usage)
+    quiet = not journal.commits and before == (journal.mark, residency.stored)
+    # Those that were opened or deleted and are not written yet count as what they will be.
+    residency.stored = sum(tenant.sessions for tenant in usage.values()) + journal.growth(residency.table)
+    if quiet:
+        residency.table.recounted(usage)
 
 
 async def sweep_often(residency: Residency) -> None:

@@ -16,6 +16,7 @@ from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.figures import TenantSnapshot
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
@@ -251,6 +252,10 @@ class SessionTable:
         """A session of this size is gone for good, in memory and in the store."""
         if self._quotas is not None:
             self._quotas.left(key[0], state_bytes)
+
+    def tenants(self) -> tuple[TenantSnapshot, ...]:
+        """Figures of the tenants that the configuration names; safe from any thread."""
+        return () if self._quotas is None else self._quotas.figures()
 
     def recounted(self, usage: Mapping[str, Usage]) -> None:
         """What every tenant has, in memory and in the store, as a look at the store says."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import Telemetry
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.histograms import SECONDS, Buckets, Histogram
 
 # What a snapshot takes beside its arrays: names, counters and figures.
 HEADER_BYTES = 1024
@@ -192,6 +193,9 @@ class Store(Protocol):
         """Let go of everything that is owned, and end; calling it twice is harmless."""
 
 
+NOTHING_WRITTEN = Buckets(SECONDS).frozen()
+
+
 @dataclass(frozen=True, slots=True)
 class StoreSnapshot:
     """The store at one moment; counters count since the daemon started.
@@ -200,7 +204,8 @@ class StoreSnapshot:
         sessions: records in it, as of the latest look.
         bytes: on disk.
         transactions, failures: writes that succeeded, and that did not.
-        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took.
+        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took;
+            write_times: that of each transaction.
         pending_commits, oldest_seconds: commits that a crash would lose, and for how long the oldest waits.
         failing: whether the latest write failed.
         evictions, returns, fenced, damaged: sessions that gave up their place, came back, were taken over by another
@@ -214,6 +219,7 @@ class StoreSnapshot:
     written: int = 0
     written_bytes: int = 0
     write_seconds: float = 0.0
+    write_times: Histogram = NOTHING_WRITTEN
     pending_commits: int = 0
     oldest_seconds: float = 0.0
     failing: bool = False

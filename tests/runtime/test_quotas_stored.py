@@ -138,8 +138,8 @@ async def test_what_another_daemon_opened_on_the_store_is_counted_after_a_while(
         async with tenant(tmp_path) as two:
             await opened(two, "b", "tent", batch_rows=ROWS)
             assert books(two).sessions == 2
-        await one._parts.residency.recount()
-        await one._parts.residency.recount()
+        await shelving.recount(one._parts.residency)
+        await shelving.recount(one._parts.residency)
         assert (books(one).sessions, one._parts.residency.stored) == (2, 2)
     store = database(tmp_path)
     assert store.usage()["acme"].sessions == 2
