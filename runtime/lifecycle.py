@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -37,7 +38,7 @@ from acclimate.runtime.sessions.snapshot import Snapshot
 from acclimate.runtime.sessions.snapshots import branch, find, put_back, take
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SESSION_ID
-from acclimate.runtime.store.base import HEADER_BYTES
+from acclimate.runtime.store.base import HEADER_BYTES, Reply
 from acclimate.runtime.types import CreateSession, EventKind, SessionView
 
 
@@ -58,6 +59,15 @@ class Lifecycle:
     def tenant(self) -> str:
         """Whose sessions the caller's are."""
         return self._table.key("", "")[0]
+
+    @property
+    def replies(self) -> Sequence[Reply]:
+        """Those that an earlier run has kept, oldest first."""
+        return self._residency.replies
+
+    def remember(self, reply: Reply) -> None:
+        """Keep a reply for later runs."""
+        self._residency.remember(reply)
 
     async def expect(self, model: str, session_id: str, given: str = "") -> Session:
         """The session, if `given` is its etag or empty; `Residency.get` says what else is raised.

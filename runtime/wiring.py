@@ -160,7 +160,7 @@ def build_service(
         None if store is None else keeping_of(config, store),
     )
     if store is not None:
-        residency.begin(store.usage())
+        residency.begin(store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(

@@ -25,7 +25,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
 
     def __init__(self, service: ServiceProtocol) -> None:
         self._service = service
-        self._replays = Replays()
+        self._replays = Replays(service.lifecycle.replies, service.lifecycle.remember)
 
     @replayed("parent")
     async def CreateSession(  # noqa: N802

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -23,11 +23,10 @@ from acclimate.runtime.sessions.recording import Moment
 from acclimate.runtime.sessions.returning import bring_back
 from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.table import SessionTable
-from acclimate.runtime.store.base import Usage
+from acclimate.runtime.store.base import Reply, Store
 from acclimate.runtime.types import EventKind
 
 log = structlog.stdlib.get_logger("acclimate.sessions")
-
 # Sessions written together when room is needed, so that those who come next find room at once.
 TOGETHER = 32
 ROOM_SECONDS, LOOK_AGAIN_SECONDS = 1.0, 0.01
@@ -84,6 +83,7 @@ class Residency:
         self.parking = Parking(limits.parked_bytes)
         self.evictions = self.returns = self.stored = 0
         self.journal: Journal | None = None
+        self.replies: tuple[Reply, ...] = ()
         if keeping is not None:
             hooks = Hooks(self.moment, self._expires_at, self._fenced)
             self.journal = Journal(keeping.thread, keeping.bounds, clock, hooks)
@@ -207,10 +207,16 @@ class Residency:
         self.stored -= 1
         self.account.absent(key, kind)
 
-    def begin(self, usage: Mapping[str, Usage]) -> None:
-        """Nothing is in memory, and this much is stored."""
-        self.stored = sum(tenant.sessions for tenant in usage.values())
+    def begin(self, store: Store) -> None:
+        """Nothing is in memory; this much is stored."""
+        usage, self.replies = store.usage(), tuple(store.replies())
+        self.stored = store.count()
         self.table.recounted(usage)
+
+    def remember(self, reply: Reply) -> None:
+        """Keep a reply beyond the process, if there is a store."""
+        if self.journal is not None:
+            self.journal.remember(reply)
 
     async def leave(self, sessions: Sequence[Session]) -> None:
         """Write sessions and let them leave memory, but those that are used meanwhile."""

@@ -20,6 +20,8 @@ from acclimate.runtime.histograms import SECONDS, Buckets, Histogram
 
 # What a snapshot takes beside its arrays: names, counters and figures.
 HEADER_BYTES = 1024
+# Requests with an id whose replies are kept.
+REMEMBERED = 4096
 # Attribute of a snapshot's record that tells it from others that had its id before it.
 STAMP = "stamp"
 Key = tuple[str, str, str]
@@ -93,17 +95,38 @@ class Write:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request that carried an id was answered with, so that it is not done again if it is sent again.
+
+    Attributes:
+        tenant, kind, resource, request_id: whose it is, the name of its message, what it acts on, and its id.
+        request: a digest, by which it is recognised; reply: the message's bytes.
+        session: what it was done to. A reply is written after the session, or together with it.
+    """
+
+    tenant: str
+    kind: str
+    resource: str
+    request_id: str
+    request: bytes
+    reply: bytes
+    session: Key
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one transaction does, in this order: delete and write what is owned under these epochs, then let go of it.
 
-    `bundles` describe models by their digest, so that a store can be read without them, see `describe`.
+    `bundles` describe models by their digest, so that a store can be read without them, see `describe`; of `replies`
+    the latest `REMEMBERED` are kept.
     """
 
     deleted: Mapping[Key, int] = field(default_factory=dict)
     writes: Sequence[Write] = ()
     released: Mapping[Key, int] = field(default_factory=dict)
     bundles: Mapping[str, str] = field(default_factory=dict)
+    replies: Sequence[Reply] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +205,9 @@ class Store(Protocol):
 
     def count(self) -> int:
         """How many records there are."""
+
+    def replies(self) -> Sequence[Reply]:
+        """Those that are kept, oldest first."""
 
     def usage(self) -> Mapping[str, Usage]:
         """What each tenant has, by name."""

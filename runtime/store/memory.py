@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from acclimate.runtime.store.base import (
+    REMEMBERED,
     Accept,
     Batch,
     Damaged,
     Key,
     OwnedElsewhere,
+    Reply,
     Store,
     Stored,
     Usage,
@@ -45,6 +47,7 @@ class Shelf:
 
     rows: dict[Key, Kept] = field(default_factory=dict)
     bundles: dict[str, str] = field(default_factory=dict)
+    replies: dict[tuple[str, ...], Reply] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     names: Iterator[int] = field(default_factory=count)
@@ -71,6 +74,12 @@ class MemoryStore(Store):
             for key, epoch in batch.deleted.items():
                 if self._owns(key, epoch):
                     del rows[key]
+            for reply in batch.replies:
+                name = (reply.tenant, reply.kind, reply.resource, reply.request_id)
+                self._shelf.replies.pop(name, None)
+                self._shelf.replies[name] = reply
+            for name in list(self._shelf.replies)[:-REMEMBERED]:
+                del self._shelf.replies[name]
             fenced = [write.record.key for write, content in contents if not self._written(write, content)]
             for key, epoch in batch.released.items():
                 if self._owns(key, epoch):
@@ -123,6 +132,11 @@ class MemoryStore(Store):
     def count(self) -> int:
         """Rows."""
         return len(self._shelf.rows)
+
+    def replies(self) -> Sequence[Reply]:
+        """All of them."""
+        with self._rows():
+            return tuple(self._shelf.replies.values())
 
     def usage(self) -> Mapping[str, Usage]:
         """Sums over the rows."""

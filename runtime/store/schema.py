@@ -54,6 +54,8 @@ CHANGES_3 = (
         request_id TEXT NOT NULL,
         request BLOB NOT NULL,
         reply BLOB NOT NULL,
+        model TEXT NOT NULL,
+        session TEXT NOT NULL,
         UNIQUE (tenant, kind, resource, request_id)
     )""",
 )

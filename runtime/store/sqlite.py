@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,7 @@ from acclimate.runtime.store.base import (
     Batch,
     Key,
     OwnedElsewhere,
+    Reply,
     Store,
     Stored,
     StoreError,
@@ -31,6 +32,7 @@ from acclimate.runtime.store.codec import encode
 from acclimate.runtime.store.holding import hold
 from acclimate.runtime.store.owners import Owners, folder_of
 from acclimate.runtime.store.reading import checked, read, stored
+from acclimate.runtime.store.replies import keep, recall
 from acclimate.runtime.store.schema import WrongFormat, prepare
 
 Synchronous = Literal["full", "normal"]
@@ -111,6 +113,7 @@ class SqliteStore(Store):
                     held += hold(connection, write.record)
                 else:
                     fenced.append(write.record.key)
+            keep(connection, batch.replies)
             for key, epoch in batch.released.items():
                 connection.execute(RELEASE, (*key, self.owner, epoch))
         return Written(held + sum(len(content) for _, content in contents), tuple(fenced))
@@ -171,6 +174,11 @@ class SqliteStore(Store):
         """By the index."""
         with self._looking() as connection:
             return int(connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    def replies(self) -> Sequence[Reply]:
+        """A look at their table."""
+        with self._looking() as connection:
+            return recall(connection)
 
     def usage(self) -> Mapping[str, Usage]:
         """By an index that holds all of it."""

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from acclimate.runtime.store.base import HEADER_BYTES, Batch, Key, OwnedElsewhere, Store, Usage, Write
+from acclimate.runtime.store.base import (
+    HEADER_BYTES,
+    REMEMBERED,
+    Batch,
+    Key,
+    OwnedElsewhere,
+    Reply,
+    Store,
+    Usage,
+    Write,
+)
 from acclimate.runtime.store.codec import encode
 from acclimate.runtime.store.memory import MemoryStore, Shelf
 from acclimate.runtime.store.sqlite import SqliteStore
@@ -185,6 +195,21 @@ def test_what_each_tenant_has(place: Place) -> None:
     assert store.usage() == {"": Usage(2, 2 * size), "t": Usage(2, 3 * size + HEADER_BYTES)}
     store.write(Batch(deleted={ONE: 1}, released={TWO: 1}))
     assert store.usage()[""] == Usage(1, size), "who lets go of a session has it stored"
+
+
+def test_the_latest_replies_are_kept_in_their_order(place: Place) -> None:
+    def reply(number: int, text: bytes = b"") -> Reply:
+        return Reply("t", "CreateSessionRequest", "models/m", str(number), b"digest", text, ("t", "m", "s"))
+
+    store = place.join()
+    store.write(Batch(replies=[reply(n) for n in range(5)]))
+    store.write(Batch(replies=[reply(2, b"again")]))
+    assert [(kept.request_id, kept.reply) for kept in store.replies()][-2:] == [("4", b""), ("2", b"again")]
+    assert store.replies()[0] == reply(0)
+    store.write(Batch(replies=[reply(n) for n in range(10, 10 + REMEMBERED)]))
+    store.close()
+    kept = place.join().replies()
+    assert [one.request_id for one in kept] == [str(n) for n in range(10, 10 + REMEMBERED)]
 
 
 def test_bundles_are_described_to_who_asks(place: Place) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acclimate.runtime.store.base import Accept, Batch, Key, Store, Stored, StoreError, Usage, Written
+from acclimate.runtime.store.base import Accept, Batch, Key, Reply, Store, Stored, StoreError, Usage, Written
 from acclimate.runtime.store.sqlite import SqliteStore
 from tests.polling import PATIENCE_SECONDS
 
@@ -53,6 +53,9 @@ class Shaky(Store):
 
     def count(self) -> int:
         return self.inner.count()
+
+    def replies(self) -> Sequence[Reply]:
+        return self.inner.replies()
 
     def usage(self) -> Mapping[str, Usage]:
         return self.inner.usage()
