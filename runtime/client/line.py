@@ -42,6 +42,12 @@ def again(request: oip.ModelInferRequest) -> oip.ModelInferRequest:
     return copy
 
 
+def timed(request: oip.ModelInferRequest, deadline: Deadline) -> None:
+    """Tell the daemon for how long the answer is of use, unless the request says so already."""
+    if "timeout" not in request.parameters:
+        request.parameters["timeout"].int64_param = max(1, round(deadline.left * 1e6))
+
+
 def refusal(reply: oip.ModelStreamInferResponse) -> ClientError | None:
     """Why a request was refused, if it was."""
     if not reply.error_message:

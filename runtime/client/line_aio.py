@@ -12,7 +12,7 @@ from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import operations
 from acclimate.runtime.client.calling import AsyncCalls, Deadline, cut_off, pauses
 from acclimate.runtime.client.errors import ClientError, client_error
-from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream
+from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream, timed
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class AsyncLine:
             self._call.cancel()
 
     async def _answered(self, operation: Operation[Any], deadline: Deadline) -> oip.ModelInferResponse:
+        timed(operation.request, deadline)
         asked = _Asked(operation.request, asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(deadline.left):

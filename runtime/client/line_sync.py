@@ -14,7 +14,7 @@ from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import operations
 from acclimate.runtime.client.calling import Calls, Deadline, cut_off, pauses
 from acclimate.runtime.client.errors import ClientError, client_error
-from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream
+from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream, timed
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
@@ -76,6 +76,7 @@ class Line:
         """
         deadline = Deadline.of(self._calls.link.timeout_seconds if timeout_seconds is None else timeout_seconds)
         self._calls.check_size(operation, deadline)
+        timed(operation.request, deadline)
         pending = Pending(self, operation, deadline)
         self.send(pending)
         return pending
