@@ -171,12 +171,13 @@ class Service:
         if session is not None and ticket.learn and session.cohort.recipe.answers_late:
             return
         self._parts.account.answered(model, session, answer)
+        again = session is not None and session.knows(ticket.request_id, ticket.terms)
         if session is not None and session.open:
             session.answers.remember(ticket.request_id, answer.scores.label)
         self._parts.shadow.offer(ticket, answer)
         if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
             return
-        if ticket.learn and session.cohort.recipe.learns:
+        if ticket.learn and not again and session.cohort.recipe.learns:
             answers = None if session.cohort.recipe.pace is None else answer.logits
             dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
             self._parts.account.gathered(session, dropped)
@@ -206,10 +207,9 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
-        if sequence.resent and session is not None and request.id in session.answers:
-            sequence = replace(sequence, learn=False)
         request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
-        deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
+        deadline, learn = request.deadline, sequence.learn
+        terms = Terms(learn, sequence.allowance, sequence.resent)
         with in_use(session):
             try:
                 if session is not None and sequence.min_version:
@@ -234,6 +234,8 @@ class Service:
         self, session: Session, request: InferRequest, inputs: NDArray[Any], answer: Answer, terms: Terms
     ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
+        if session.knows(request.id, terms):
+            return answer
         logits = await self._parts.learner.answer(session, inputs, answer.logits, request.deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
         self._parts.account.answered(session.model, session, answer)

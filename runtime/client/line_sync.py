@@ -41,6 +41,7 @@ class Pending(Generic[T]):
             try:
                 return self._operation.read(self.answer.result(self._deadline.left))
             except TimeoutError:
+                self._line.forget(self)
                 raise self._line.overdue(self._deadline) from None
             except ClientError as error:
                 wait = passing(error, pause, self._deadline)
@@ -131,8 +132,13 @@ class Line:
                 broke = ended()
             except grpc.RpcError as error:
                 broke = cut_off(client_error(error))
-            if self._closed.is_set() or not self._resumed(broke):
+            if not self._resumed(broke):
                 return
+        with self._lock:
+            # It was closed while the stream was taken up again.
+            if self._call is not None:
+                self._call.cancel()
+            self._outbox.put(None)
 
     def _told(self, reply: oip.ModelStreamInferResponse) -> None:
         self._calls.link.met = True

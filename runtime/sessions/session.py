@@ -144,6 +144,10 @@ class Session:
         state = cohort.bank.gather([self.row])
         return cohort.recipe.outputs.apply(cohort.engine.source, state, logits, group, features)[0]
 
+    def knows(self, request_id: str, terms: Terms) -> bool:
+        """Whether a request was sent again that the session has answered, and so learns from, already."""
+        return terms.resent and request_id in self.answers
+
     def commit(self, folded: Folded, theta_distance: float) -> None:
         """Serve with new parameters, `theta_distance` away from the source's, from now on."""
         self.state = after(self.state, SessionEvent.COMMIT)

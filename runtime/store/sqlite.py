@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -82,6 +83,7 @@ class SqliteStore(Store):
         self._max_pages = max_pages
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._looks = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite gives its log the permissions of the database.
@@ -152,8 +154,7 @@ class SqliteStore(Store):
 
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """A walk along the primary key; each record is read by itself, so that a damaged one spoils no other."""
-        with self._reported():
-            connection = self._open()
+        with self._looking() as connection:
             keys = connection.execute(
                 WALK, (*(after or (tenant or "", "", "")), tenant, tenant, model, model, now, limit)
             ).fetchall()
@@ -241,8 +242,9 @@ class SqliteStore(Store):
     def _looking(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for calls that only look: in a write-ahead log they wait for no write."""
         with self._reported():
-            if self._reader is None:
-                self._reader = self._opened()
+            with self._looks:
+                if self._reader is None:
+                    self._reader = self._opened()
             yield self._reader
 
     @contextmanager
