@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING
@@ -31,11 +32,13 @@ async def predict_stream_async(
     timeout_seconds: float | None,
 ) -> AsyncGenerator[Prediction, None]:
     """See `AsyncClient.predict_stream`."""
-    line = AsyncLine(client._calls)
+    line, asking = AsyncLine(client._calls), asyncio.Lock()
 
     async def one(array: ArrayLike) -> Prediction | ClientError:
         try:
-            info = await client.model(model, timeout_seconds=timeout_seconds)
+            async with asking:
+                # The first to come asks the daemon; those behind it stay behind it.
+                info = await client.model(model, timeout_seconds=timeout_seconds)
             return await line.ask(operations.predict(info, array, parameters, None), timeout_seconds)
         except ClientError as error:
             if refused is None:
