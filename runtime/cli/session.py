@@ -70,8 +70,18 @@ def list_(
     if as_json:
         write_json([asdict(view) for view in views])
         return
-    columns = ("model", "session", "recipe", "state", "version", "samples", "updates", "rollbacks", "accuracy*")
-    rows = [
+    columns: tuple[str, ...] = (
+        "model",
+        "session",
+        "recipe",
+        "state",
+        "version",
+        "samples",
+        "updates",
+        "rollbacks",
+        "accuracy*",
+    )
+    rows: list[tuple[object, ...]] = [
         (v.model, v.session_id, v.recipe, v.state, v.version, v.samples, v.updates, v.rollbacks,
          f"{v.estimated_accuracy:.3f}")
         for v in views

@@ -8,7 +8,7 @@ it is, unless the operator, or whoever loaded the model, said that it is to be r
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from acclimate.adapters import budget
 from acclimate.adapters.distances import theta_distance
+from acclimate.adapters.errors import ManifestError
 from acclimate.adapters.fields import STATS, THETA
-from acclimate.adapters.manifest import Manifest, ManifestError
+from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.seeding import seed_state
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import FailedPrecondition
@@ -149,7 +150,7 @@ def _begun(record: SessionRecord, cohort: Cohort) -> SessionRecord:
     )
 
 
-def _budget(record: SessionRecord) -> Mapping[str, NDArray[Any]]:
+def _budget(record: SessionRecord) -> dict[str, NDArray[Any]]:
     return {name: value for name, value in record.fields.items() if name.startswith(budget.PREFIX)}
 
 

@@ -78,8 +78,8 @@ class MemoryStore(Store):
                 name = (reply.tenant, reply.kind, reply.resource, reply.request_id)
                 self._shelf.replies.pop(name, None)
                 self._shelf.replies[name] = reply
-            for name in list(self._shelf.replies)[:-REMEMBERED]:
-                del self._shelf.replies[name]
+            for old in list(self._shelf.replies)[:-REMEMBERED]:
+                del self._shelf.replies[old]
             fenced = [write.record.key for write, content in contents if not self._written(write, content)]
             for key, epoch in batch.released.items():
                 if self._owns(key, epoch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, replace
+from typing import Any
 
 from acclimate.runtime.store.base import Damaged, Key, SessionRecord, Stored
 from acclimate.runtime.store.codec import decode
@@ -71,7 +72,7 @@ def stored(connection: sqlite3.Connection, key: Key) -> Stored | None:
     return Stored(key, owner, epoch, length, record, damage)
 
 
-def _fetched(connection: sqlite3.Connection, query: str, key: Key) -> list[tuple[object, ...]]:
+def _fetched(connection: sqlite3.Connection, query: str, key: Key) -> list[tuple[Any, ...]]:
     try:
         return connection.execute(query, key).fetchall()
     except sqlite3.DatabaseError as error:

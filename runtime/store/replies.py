@@ -30,4 +30,7 @@ def keep(connection: sqlite3.Connection, replies: Sequence[Reply]) -> None:
 def recall(connection: sqlite3.Connection) -> list[Reply]:
     """What is kept."""
     rows = connection.execute(RECALL, (REMEMBERED,)).fetchall()
-    return [Reply(*row[:6], session=(row[0], *row[6:])) for row in reversed(rows)]
+    return [
+        Reply(tenant, kind, resource, request_id, request, reply, (tenant, model, session))
+        for tenant, kind, resource, request_id, request, reply, model, session in reversed(rows)
+    ]

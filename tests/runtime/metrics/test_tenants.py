@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from acclimate.runtime.clock import SystemClock
+from acclimate.runtime.engines.reference import reference_engine
 from acclimate.runtime.errors import ResourceExhausted
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.security import setup
@@ -15,7 +16,6 @@ from acclimate.runtime.types import CreateSession
 from acclimate.runtime.wiring import build_service
 from tests.looped import looped
 from tests.runtime.serving import MODEL, config, drifted, predict
-from tests.runtime.serving import reference_engine as engine
 
 TENANTS = {"acme": {"sessions": 2}, "quiet": {}}
 
@@ -34,7 +34,7 @@ def figures(service: Service, name: str) -> dict[tuple[str, ...], float]:
 async def test_each_configured_tenant_has_its_figures_and_others_have_none() -> None:
     settings = config(tenants=TENANTS)
     quotas = setup.quotas(settings, SystemClock(), SecurityStats())
-    service = build_service(settings, {MODEL: engine()}, quotas=quotas)
+    service = build_service(settings, {MODEL: reference_engine()}, quotas=quotas)
     service.start()
     for tenant in ("acme", "stranger"):
         enter(Caller(tenant, Role.TENANT))
@@ -58,7 +58,7 @@ async def test_each_configured_tenant_has_its_figures_and_others_have_none() -> 
 
 @looped
 async def test_where_no_tenant_is_configured_there_is_no_series() -> None:
-    service = build_service(config(), {MODEL: engine()})
+    service = build_service(config(), {MODEL: reference_engine()})
     service.start()
     enter(Caller("somebody", Role.TENANT))
     await service.create_session(CreateSession(MODEL, "a"))
