@@ -30,11 +30,8 @@ class SessionBank:
         self._fields: State = {name: _rows(value, capacity) for name, value in self._template.items()}
         self._free = list(range(capacity - 1, -1, -1))
         self._capacity = capacity
-
-    @property
-    def row_bytes(self) -> int:
+        self.row_bytes = sum(value.nbytes for value in self._template.values())
         """Bytes that one session's state takes."""
-        return sum(value.nbytes for value in self._template.values())
 
     @property
     def names(self) -> tuple[str, ...]:

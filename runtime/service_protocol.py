@@ -57,8 +57,13 @@ class ServiceProtocol(Protocol):
     async def get_session(self, model: str, session_id: str) -> SessionView:
         """The session, or NotFound."""
 
-    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
-        """A page ordered by model and id; page_size 0 means the default, negative is InvalidArgument."""
+    async def list_sessions(
+        self, model: str | None, page_size: int, page_token: str, text: str = "", every_tenant: bool = False
+    ) -> SessionPage:
+        """A page ordered by tenant, model and id; page_size 0 means the default, negative is InvalidArgument.
+
+        `text` is a filter (`sessions/filters.py`); every tenant's sessions are listed for administrators alone.
+        """
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source: parameters, optimiser, statistics, filters, buffer. Counters stay."""

@@ -19,11 +19,15 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
-from acclimate.runtime.repository.control import Around, ModelRepository
+from acclimate.runtime.repository.adoption import Adoption
+from acclimate.runtime.repository.around import Around
+from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
 from acclimate.runtime.scheduler.predictor import Predictor
+from acclimate.runtime.scheduler.shadow import Shadow
 from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.security import setup, signatures
 from acclimate.runtime.security.quotas import Quotas
@@ -31,6 +35,7 @@ from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.bounds import Bounds
+from acclimate.runtime.sessions.census import Census
 from acclimate.runtime.sessions.keeping import Keeping
 from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
 from acclimate.runtime.sessions.settings import Limits
@@ -140,17 +145,22 @@ def build_service(
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
-    account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
+    census = Census(lambda key: table.at(key), config.metrics.top_sessions)
+    account = Account(engines, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
     drift = Watch.of(config.drift.model_dump())
     table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
     residency = Residency(
         table,
         account,
         ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
         clock,
         lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
+        adoption,
         None if store is None else keeping_of(config, store),
     )
+    if store is not None:
+        residency.begin(store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
@@ -160,22 +170,17 @@ def build_service(
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
-    learner = Learner(
-        steps,
-        clock,
-        None if synchronous else _shared(config, quotas, clock),
-        predictor.idle,
-        account.stepped,
-        residency.may_commit,
-    )
+    shared = None if synchronous else _shared(config, quotas, clock)
+    learner = Learner(steps, clock, shared, predictor.idle, account.stepped, residency.may_commit)
     service = Service(
         Parts(
             engines=engines,
-            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account)),
+            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account, adoption)),
             table=table,
             predictor=predictor,
             learner=learner,
             seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, steps.patience),
+            shadow=Shadow(config.metrics.shadow_every, lambda: not len(predictor), account.shadowed),
             account=account,
             residency=residency,
             hub=hub,
@@ -234,6 +239,7 @@ def around_of(
     predictor: Predictor,
     learner: Learner,
     account: Account,
+    adoption: Adoption,
 ) -> Around:
     """What a change of models touches, and how bundles become engines."""
     return Around(
@@ -245,6 +251,7 @@ def around_of(
         predictor=predictor,
         learner=learner,
         account=account,
+        adoption=adoption,
         trust_radius=config.adaptation.trust_radius,
     )
 

@@ -27,6 +27,7 @@ app = typer.Typer(
 Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE, a word to find it by; repeatable.")]
 LOCAL = "127.0.0.1:8001"
 # What the group's own options say, for the command that follows them.
 _chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
@@ -56,21 +57,37 @@ def access(
 @app.command("list")
 def list_(
     model: Annotated[str | None, typer.Option(help="Only sessions of this model.")] = None,
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Only these: labels.KEY = VALUE, state, recipe, model or paused; AND.")
+    ] = "",
+    every_tenant: Annotated[bool, typer.Option("--every-tenant", help="Everybody's; for administrators.")] = False,
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """List open sessions."""
     with connected(target) as client:
-        views = list(client.list_sessions(model))
+        views = list(client.list_sessions(model, filter=filter_, every_tenant=every_tenant))
     if as_json:
         write_json([asdict(view) for view in views])
         return
-    columns = ("model", "session", "recipe", "state", "version", "samples", "updates", "rollbacks", "accuracy*")
-    rows = [
+    columns: tuple[str, ...] = (
+        "model",
+        "session",
+        "recipe",
+        "state",
+        "version",
+        "samples",
+        "updates",
+        "rollbacks",
+        "accuracy*",
+    )
+    rows: list[tuple[object, ...]] = [
         (v.model, v.session_id, v.recipe, v.state, v.version, v.samples, v.updates, v.rollbacks,
          f"{v.estimated_accuracy:.3f}")
         for v in views
     ]  # fmt: skip
+    if every_tenant:
+        columns, rows = ("tenant", *columns), [(v.tenant, *row) for v, row in zip(views, rows, strict=True)]
     write_table("", columns, rows)
     typer.echo(f"{len(views)} open; * estimated without labels")
 
@@ -86,6 +103,7 @@ def create(
     ttl: Annotated[
         float | None, typer.Option(help="Seconds without use until it is closed; 0: never. [default: the daemon's]")
     ] = None,
+    label: Labels = None,
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +113,9 @@ def create(
         from acclimate.runtime.client import read_seed
 
         begin = None if seed is None else read_seed(seed)
-        view = client.create_session(model, session_id, recipe=recipe, seed=begin, ttl_seconds=ttl).get()
+        view = client.create_session(
+            model, session_id, recipe=recipe, seed=begin, ttl_seconds=ttl, labels=labels_of(label)
+        ).get()
     show(view, as_json)
 
 
@@ -192,6 +212,17 @@ def parse(name: str) -> tuple[str, str]:
     if not (model and separator and session_id):
         fail(ExitCode.BAD_CONFIG, f"session name {name!r} must be MODEL/SESSION or models/MODEL/sessions/SESSION")
     return model, session_id
+
+
+def labels_of(given: list[str] | None) -> dict[str, str]:
+    """Labels from `KEY=VALUE`."""
+    labels = {}
+    for entry in given or ():
+        key, separator, value = entry.partition("=")
+        if not separator:
+            fail(ExitCode.BAD_CONFIG, f"--label {entry!r} must be KEY=VALUE")
+        labels[key] = value
+    return labels
 
 
 @contextmanager

@@ -117,6 +117,8 @@ class _Server6(_Server):
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = IDLE_SECONDS
+    # Headers and body are two writes: with Nagle's algorithm the second waits for the client's delayed acknowledgement.
+    disable_nagle_algorithm = True
     protocol_version = "HTTP/1.1"
     server_version = "acclimate"
     sys_version = ""

@@ -160,6 +160,10 @@ class AnswerLog:
         """Bytes of the answers, and an allowance for each."""
         return sum(ENTRY_BYTES + labels.nbytes for labels in self._answers.values())
 
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a request is remembered."""
+        return request_id in self._answers
+
     def remember(self, request_id: str, labels: NDArray[np.intp]) -> None:
         """Keep the answer `[B]` of a request; the oldest is forgotten when the log is full."""
         self._answers[request_id] = np.array(labels)

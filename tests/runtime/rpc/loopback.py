@@ -19,7 +19,7 @@ from acclimate.runtime.config import Config
 from acclimate.runtime.engines.reference import ReferenceEngine
 from acclimate.runtime.rpc.server import RpcServer, build_server
 from acclimate.runtime.service_protocol import ServiceProtocol
-from acclimate.runtime.wiring import build_service
+from acclimate.runtime.wiring import build_service, open_store
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def serving(
     thread.start()
 
     async def start() -> tuple[ServiceProtocol, RpcServer]:
-        service = build_service(settings, {MODEL: engine()})
+        service = build_service(settings, {MODEL: engine()}, store=open_store(settings))
         service.start()
         rpc = build_server(wrap(service), settings)
         await rpc.start()
