@@ -142,7 +142,10 @@ class Api:
         found = await asyncio.to_thread(lambda: ranked(self._own(caller, model, search), sort))
         pages = max(1, -(-len(found) // size))
         page = min(page, pages)
-        rows = [documents.row(seen) for seen in found[(page - 1) * size : page * size]]
+        rows = [
+            documents.row(seen, self._history.outline((seen.tenant, seen.model, seen.session_id)))
+            for seen in found[(page - 1) * size : page * size]
+        ]
         return documents.answer(documents.SessionList(rows, len(found), page, pages))
 
     @told
@@ -267,7 +270,8 @@ class Api:
             await service.lifecycle.restore(*name, request.path_params["snapshot"], etag)
 
     async def _latest(self) -> ServiceSnapshot:
-        return self._history.latest or await asyncio.to_thread(self._bridge.service.snapshot)
+        latest = self._history.latest
+        return await asyncio.to_thread(self._bridge.service.snapshot) if latest is None else latest
 
     def _own(self, caller: Caller, model: str | None, search: str) -> list[Any]:
         return matching(self._history.glances(), caller.tenant, model, search)

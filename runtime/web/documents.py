@@ -111,9 +111,10 @@ class Problem:
     metadata: Mapping[str, str]
 
 
-def row(seen: Glance) -> dict[str, Any]:
-    """A session in a list: the fields of `ranking.Glance` without the tenant."""
-    return {entry.name: getattr(seen, entry.name) for entry in fields(seen) if entry.name != "tenant"}
+def row(seen: Glance, outline: Series) -> dict[str, Any]:
+    """A session in a list: the fields of `ranking.Glance` without the tenant, and its history in a few points."""
+    figures = {entry.name: getattr(seen, entry.name) for entry in fields(seen) if entry.name != "tenant"}
+    return figures | {"outline": outline}
 
 
 def session(view: SessionView) -> dict[str, Any]:

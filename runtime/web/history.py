@@ -29,6 +29,8 @@ SESSION_FIELDS = (
 MAX_MODELS = 1000
 # Steps are figures, not news: they would push everything else out.
 STEPS = frozenset({EventKind.APPLIED, EventKind.SKIPPED})
+# Points of the small charts in lists.
+OUTLINE = 30
 # A session is being looked at for so long after somebody asked for it.
 LOOKED_AT_SECONDS = 60.0
 # Glances younger than this are shown again.
@@ -120,6 +122,16 @@ class History:
         with self._lock:
             series = self.sessions.series(key, after)
             return (self.sessions.moments(after) if series else []), series
+
+    def outline(self, key: SessionKey) -> dict[str, list[float | None]]:
+        """Entropy, accuracy and drift of a session in a few points; empty if none are kept."""
+        with self._lock:
+            series = self.sessions.outline(key, OUTLINE)
+        if not series:
+            return {}
+        levels = zip(*(series[name] for name in DRIFTS), strict=True)
+        drift = [max((level for level in at if level is not None), default=None) for at in levels]
+        return {"entropy": series["entropy"], "accuracy": series["accuracy"], "drift": drift}
 
     def _sample_models(self, snapshot: ServiceSnapshot, moment: float) -> None:
         self.models.tick(moment)

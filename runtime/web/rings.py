@@ -98,6 +98,15 @@ class Rings(Generic[K]):
         chosen = self._order(after)
         return {name: _plain(self._points[slot, place, chosen]) for place, name in enumerate(self.fields)}
 
+    def outline(self, key: K, count: int) -> dict[str, list[float | None]]:
+        """`series`, of `count` moments at most that are spread evenly over what is kept."""
+        slot = self._slots.get(key)
+        if slot is None:
+            return {}
+        chosen = self._order(0.0)
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(np.intp)]
+        return {name: _plain(self._points[slot, place, chosen]) for place, name in enumerate(self.fields)}
+
     def _order(self, after: float) -> NDArray[np.intp]:
         order = (np.arange(len(self._moments)) + self._newest + 1) % len(self._moments)
         return order[self._moments[order] > after]
