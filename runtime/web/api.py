@@ -222,7 +222,7 @@ class Api:
         self._streams += 1
         try:
             async for message in stream(
-                self._bridge, feed, self._ticks, self._ending, sample, lambda: self._bridge.over(stands())
+                self._bridge, feed, self._ticks, self._ending, sample, lambda: self._bridge.over(stands)
             ):
                 yield message
         finally:

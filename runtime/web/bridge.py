@@ -62,20 +62,21 @@ class Bridge:
 
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await self.over(there())
+                return await self.over(there)
         except TimeoutError as error:
             raise DeadlineExceeded("DEADLINE_EXCEEDED", "the daemon did not get to it in time; try again") from error
 
-    async def over(self, work: Coroutine[object, object, T]) -> T:
-        """Run a coroutine on the service's loop.
+    async def over(self, work: Callable[[], Coroutine[object, object, T]]) -> T:
+        """Run a coroutine function on the service's loop.
 
         Raises:
             Unavailable: the loop is there no more.
         """
+        begun = work()
         try:
-            future = asyncio.run_coroutine_threadsafe(work, self.loop)
+            future = asyncio.run_coroutine_threadsafe(begun, self.loop)
         except RuntimeError as error:
-            work.close()
+            begun.close()
             raise Unavailable("DRAINING", "the daemon is ending", retry_after_seconds=1.0) from error
         return await asyncio.wrap_future(future)
 

@@ -86,11 +86,7 @@ class History:
         """Every session in memory, as it was half a second ago at most."""
         with self._looking:
             taken, glances = self._glances
-            now = time.monotonic()
-            if now - taken > FRESH_SECONDS:
-                glances = self._sight.glances()
-                self._glances = (now, glances)
-            return glances
+            return glances if time.monotonic() - taken < FRESH_SECONDS else self._look()
 
     def look_at(self, key: SessionKey) -> None:
         """Somebody looks at a session: keep its points from now on, if any are kept."""
@@ -98,14 +94,16 @@ class History:
             self._viewed[key] = time.monotonic()
 
     def sample(self) -> float:
-        """Take one point of everything; returns the seconds that it took."""
-        began = time.perf_counter()
-        snapshot, glances, moment = self._snapshot(), self.glances(), self._wall()
+        """Take one point of everything; returns the processor time that it took, seconds."""
+        began = time.thread_time()
+        with self._looking:
+            glances = self._look()
+        snapshot, moment = self._snapshot(), self._wall()
         with self._lock:
             self._sample_models(snapshot, moment)
             self._sample_sessions(glances, moment)
             self.latest = snapshot
-        return time.perf_counter() - began
+        return time.thread_time() - began
 
     def model_points(self, model: str, after: float) -> tuple[list[float], dict[str, list[float | None]]]:
         """Moments and figures of a model."""
@@ -132,6 +130,11 @@ class History:
         levels = zip(*(series[name] for name in DRIFTS), strict=True)
         drift = [max((level for level in at if level is not None), default=None) for at in levels]
         return {"entropy": series["entropy"], "accuracy": series["accuracy"], "drift": drift}
+
+    def _look(self) -> list[Glance]:
+        glances = self._sight.glances()
+        self._glances = (time.monotonic(), glances)
+        return glances
 
     def _sample_models(self, snapshot: ServiceSnapshot, moment: float) -> None:
         self.models.tick(moment)

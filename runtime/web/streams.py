@@ -94,7 +94,7 @@ async def stream(
         stands: raises once the credential does not hold.
     """
     loop = asyncio.get_running_loop()
-    batch = loop.create_task(bridge.over(feed.batch(QUIET_SECONDS)))
+    batch = loop.create_task(bridge.over(lambda: feed.batch(QUIET_SECONDS)))
     tick = loop.create_task(ticks.wait())
     try:
         yield _message("sample", await sample())
@@ -109,7 +109,7 @@ async def stream(
                 yield _events(batch.result())
                 if feed.ended:
                     return
-                batch = loop.create_task(bridge.over(feed.batch(QUIET_SECONDS)))
+                batch = loop.create_task(bridge.over(lambda: feed.batch(QUIET_SECONDS)))
     except AcclimateError as error:
         yield _message("refused", {"reason": error.reason, "message": error.message})
     finally:

@@ -101,7 +101,7 @@ export class Sessions {
     this.after.disabled = list.page >= list.pages;
     const from = list.total ? (list.page - 1) * PAGE_SIZE + 1 : 0;
     const stored = this.status && this.status.stored_sessions > this.status.sessions ? `; ${count(this.status.stored_sessions)} are stored, those not in memory are found by their whole id` : "";
-    text(this.note, list.total ? `${from}–${from + list.sessions.length - 1} of ${count(list.total)}${stored}` : wanted.search ? `No session in memory has “${wanted.search}” in its id` : "No sessions yet: they appear as clients open them");
+    text(this.note, list.total ? `${from} to ${from + list.sessions.length - 1} of ${count(list.total)}${stored}` : wanted.search ? `No session in memory has “${wanted.search}” in its id` : "No sessions yet: they appear as clients open them");
     this.offer(list, wanted);
   }
 
