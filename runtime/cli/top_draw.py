@@ -38,7 +38,7 @@ def _title(frame: Frame) -> Text:
     title = Text.assemble(("acclimate ", "bold"), (frame.version, "bold"), "  ", frame.target, "  ")
     if frame.error:
         seen = f", last seen {_ago(frame.at)}" if frame.version else ""
-        title.append(f"cannot be reached{seen}: {frame.error}", "bold red")
+        title.append_text(_name(f"cannot be reached{seen}: {frame.error}", "bold red"))
         return title
     title.append(f"{frame.total} sessions, up {_span(frame.at - frame.started_at)}", "dim")
     return title
@@ -49,7 +49,7 @@ def _models(models: Sequence[ModelRow]) -> Table:
                    "restored")  # fmt: skip
     for row in models:
         table.add_row(
-            Text(row.model, "bold"), str(row.sessions), str(row.paused), _number(row.entropy), _percent(row.accuracy),
+            _name(row.model, "bold"), str(row.sessions), str(row.paused), _number(row.entropy), _percent(row.accuracy),
             _number(row.drift), _number(row.updates_per_s, 1), str(row.updates), _alarming(row.rollbacks),
             str(row.restorations),
         )  # fmt: skip
@@ -71,7 +71,7 @@ def _sessions(frame: Frame, count: int) -> Table:
 
 
 def _cells(seen: Glance, trend: Sequence[float], several: bool, now: float) -> list[RenderableType]:
-    name = Text(f"{seen.model}/{seen.session_id}" if several else seen.session_id, "bold", overflow="ellipsis")
+    name = _name(f"{seen.model}/{seen.session_id}" if several else seen.session_id, "bold")
     labelled = seen.labelled_accuracy is not None
     accuracy = _percent(seen.labelled_accuracy if labelled else seen.accuracy)
     return [
@@ -96,9 +96,9 @@ def _events(events: Sequence[Event]) -> Table:
     for event in events:
         table.add_row(
             time.strftime("%H:%M:%S", time.localtime(event.at)),
-            Text(f"{event.model}/{event.session_id}"),
+            _name(f"{event.model}/{event.session_id}"),
             Text(event.kind.value.replace("_", " "), COLOURS.get(event.kind.value, "")),
-            Text(event.reason, "dim"),
+            _name(event.reason, "dim"),
         )
     return table
 
@@ -108,6 +108,11 @@ def _table(*columns: str) -> Table:
     for place, name in enumerate(columns):
         table.add_column(name, justify="left" if place == 0 else "right", no_wrap=True)
     return table
+
+
+def _name(given: str, style: str = "") -> Text:
+    """A text from elsewhere: neither markup nor what a terminal would obey."""
+    return Text("".join(sign if sign.isprintable() else "?" for sign in given), style, overflow="ellipsis")
 
 
 def _spark(values: Sequence[float]) -> str:

@@ -193,10 +193,10 @@ def test_everything_that_can_be_used_has_a_name(browser: Browser, quick: Daemon)
         browser.open(url(quick, path))
         browser.shows("live", "#link")
         nameless = browser.run("""
-            return [...document.querySelectorAll("button, input, select, a, meter, .chart")].filter((one) =>
-              one.checkVisibility() && !(one.innerText || one.getAttribute("aria-label") || one.getAttribute("aria-labelledby")
-                || (one.labels && one.labels.length)
-                || one.textContent.trim())).map((one) => one.outerHTML);
+            const named = (one) => one.textContent.trim() || one.getAttribute("aria-label")
+              || one.getAttribute("aria-labelledby") || (one.labels && one.labels.length);
+            return [...document.querySelectorAll("button, input, select, a, meter, .chart")]
+              .filter((one) => one.checkVisibility() && !named(one)).map((one) => one.outerHTML);
         """)
         assert nameless == []
 
