@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,6 +15,9 @@ from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.types import Event, SessionView
 
+# Sessions that are glanced at without letting other threads have a turn.
+TOGETHER = 128
+
 
 @dataclass(frozen=True, slots=True)
 class Sight:
@@ -24,7 +28,14 @@ class Sight:
 
     def glances(self) -> list[Glance]:
         """Every session in memory, whosever it is; safe from any thread."""
-        return [_glance(session) for session in self.residency.table if session.open]
+        glances = []
+        for place, session in enumerate(self.residency.table):
+            if session.open:
+                glances.append(_glance(session))
+            if place % TOGETHER == TOGETHER - 1:
+                # Lets go of the interpreter: predictions need not wait for it until it is taken away.
+                time.sleep(0)
+        return glances
 
     def signals(self, tenant: str, model: str, session_id: str) -> tuple[float, tuple[float, ...]] | None:
         """Distance from the source and drift by signal of a session in memory; safe from any thread."""
