@@ -9,7 +9,7 @@ cpu_share_idle, cpu_share_pages         processor time of the daemon a second th
                                         and with P pages open
 list_p50_ms, list_p99_ms                GET /api/sessions, one page of the worst, while predictions run
 scrape_p50_ms                           GET /metrics, likewise
-rss_bytes                               resident memory beyond that of the daemon without the page
+rss_bytes                               resident memory beyond that of the daemon without the page, before any of this
 
 A page that is open reads the stream of events, and with every point of its charts the models and a page of sessions,
 as the page in a browser does. Sessions are those of the digits; client and daemons share this machine's cores.
@@ -53,14 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with_page = stack.enter_context(_daemon(page=True))
         for daemon in (without, with_page):
             asyncio.run(_fill(daemon, chosen.sessions))
+        _points(with_page, 5)
+        resident = float(_rss(with_page) - _rss(without))
         rows: list[dict[str, Value]] = []
         for number in range(chosen.rounds):
             rows.append(_measured(without, chosen.seconds) | {"what": "without the page", "round": number})
             rows.append(_measured(with_page, chosen.seconds) | {"what": "nobody looks", "round": number})
             with _open_pages(with_page, chosen.pages):
                 rows.append(_measured(with_page, chosen.seconds) | {"what": "pages open", "round": number})
-        figures = _figures(rows) | _answers(with_page, chosen.seconds)
-        figures["rss_bytes"] = float(_rss(with_page) - _rss(without))
+        figures = _figures(rows) | _answers(with_page, chosen.seconds) | {"rss_bytes": resident}
     emit(Report("page", figures, rows), as_json=chosen.json)
 
 
@@ -81,7 +82,8 @@ async def _fill(daemon: LocalDaemon, sessions: int) -> None:
 
 def _measured(daemon: LocalDaemon, seconds: float) -> dict[str, Value]:
     """Predictions one after the other, spread over sessions; every figure in milliseconds, processor time a share."""
-    picture, latencies = np.zeros((1, 1, 28, 28), np.uint8), []
+    picture = np.zeros((1, 1, 28, 28), np.uint8)
+    latencies: list[float] = []
     with Client(daemon.target) as client:
         client.predict(MODEL, picture)
         spent, began = _cpu_seconds(daemon), time.monotonic()
@@ -142,6 +144,15 @@ def _open_pages(daemon: LocalDaemon, count: int) -> Iterator[None]:
         ended.set()
         for thread in threads:
             thread.join()
+
+
+def _points(daemon: LocalDaemon, count: int) -> None:
+    """Wait for so many new points of the charts."""
+    with _browser(daemon) as browser, browser.stream("GET", "/api/events") as stream:
+        for line in stream.iter_lines():
+            count -= line == "event: sample"
+            if count < 0:
+                return
 
 
 def _page(daemon: LocalDaemon, ended: threading.Event) -> None:

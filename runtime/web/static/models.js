@@ -74,7 +74,7 @@ class Card {
 
   async show(figures, at, status) {
     text(this.version, `version ${figures.version}`);
-    text(this.sessions, `${count(figures.sessions)} ${figures.whole ? "" : "of your "}session${figures.sessions === 1 ? "" : "s"}`);
+    text(this.sessions, `${count(figures.sessions)} session${figures.sessions === 1 ? "" : "s"}${figures.whole ? "" : " of yours"}`);
     this.panels.forEach((panel) => text(panel.value, panel.show(figures)));
     this.counts.forEach((line) => text(line.node, count(figures[line.field])));
     await this.extend(figures, at);
