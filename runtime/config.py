@@ -28,6 +28,7 @@ from acclimate.runtime.config_metrics import Metrics
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
+from acclimate.runtime.config_web import Web
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
@@ -47,7 +48,7 @@ class Server(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address both ports bind to; loopback by default")
     grpc_port: Port = Field(8001, description="gRPC port; 0 picks a free one")
-    http_port: Port = Field(8002, description="HTTP port (metrics, health); 0 picks a free one")
+    http_port: Port = Field(8002, description="HTTP port (web page, metrics, health); 0 picks a free one")
     max_message_bytes: int = Field(
         64 * 2**20, ge=2**16, le=2**31 - 1, description="largest gRPC request or reply, bytes"
     )
@@ -157,6 +158,7 @@ class Config(BaseSettings):
     budget: BudgetDefaults = BudgetDefaults()
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
+    web: Web = Web()
     security: Security = Security()
     limits: Limits = Limits()
     quotas: Quotas = Quotas()

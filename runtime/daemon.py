@@ -23,9 +23,12 @@ from acclimate.runtime.config_security import is_loopback
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
+from acclimate.runtime.metrics.process import version
 from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
+from acclimate.runtime.web.bridge import Bridge
+from acclimate.runtime.web.page import page
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
@@ -62,7 +65,8 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
-    http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
+    site = page(config, Bridge(service, guard, loop), version()) if config.web.enabled else None
+    http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door, site)
     try:
         service.start()
         await rpc.start()
@@ -75,7 +79,8 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
         await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
     finally:
-        http.close()
+        # On a thread: answers under way may wait for this loop.
+        await asyncio.to_thread(http.close)
     log.info("stopped")
 
 

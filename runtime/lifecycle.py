@@ -121,12 +121,12 @@ class Lifecycle:
         self._table.resized(session)
         self._touch(session)
         self._account.happened(session, EventKind.SNAPSHOT_TAKEN, session.version, snapshot=snapshot.id)
-        return _snapshot_view(session, snapshot)
+        return snapshot_view(session, snapshot)
 
     async def get_snapshot(self, model: str, session_id: str, snapshot_id: str) -> SnapshotView:
         """One snapshot, or NotFound."""
         session = await self.expect(model, session_id, "")
-        return _snapshot_view(session, find(session, snapshot_id))
+        return snapshot_view(session, find(session, snapshot_id))
 
     async def list_snapshots(self, model: str, session_id: str, size: int, token: str) -> SnapshotPage:
         """A page of a session's snapshots by id.
@@ -144,7 +144,7 @@ class Lifecycle:
         start = bisect_right(ids, token) if token else 0
         page = ids[start : start + size]
         more = start + len(page) < len(ids)
-        views = tuple(_snapshot_view(session, session.snapshots[name]) for name in page)
+        views = tuple(snapshot_view(session, session.snapshots[name]) for name in page)
         return SnapshotPage(views, page[-1] if more else "")
 
     async def delete_snapshot(self, model: str, session_id: str, snapshot_id: str) -> None:
@@ -255,7 +255,8 @@ def _checked_id(snapshot_id: str) -> str:
     return snapshot_id
 
 
-def _snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
+def snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
+    """A snapshot as its owner sees it."""
     return SnapshotView(
         model=session.model,
         session_id=session.id,

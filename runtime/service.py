@@ -28,6 +28,7 @@ from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
+from acclimate.runtime.sight import Sight
 from acclimate.runtime.snapshotting import snapshot_of
 from acclimate.runtime.types import (
     CreateSession,
@@ -56,6 +57,11 @@ class Service:
         self._work = Work(parts)
         self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
         self._readers = Readers(parts.hub, parts.clock, parts.max_queue)
+
+    @property
+    def sight(self) -> Sight:
+        """Looking at sessions without using them."""
+        return Sight(self._parts.residency, self._parts.hub)
 
     @property
     def repository(self) -> ModelRepository:

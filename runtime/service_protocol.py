@@ -9,6 +9,7 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.usage import Usage
+from acclimate.runtime.sight import Sight
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -34,6 +35,10 @@ class ServiceProtocol(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """Forks, snapshots, pauses and changes of sessions, and the etags that guard them."""
+
+    @property
+    def sight(self) -> Sight:
+        """Looking at sessions without using them."""
 
     @property
     def repository(self) -> ModelRepository:

@@ -29,26 +29,32 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE, a word to find it by; repeatable.")]
 LOCAL = "127.0.0.1:8001"
+Token = Annotated[
+    str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
+]
+Tenant = Annotated[
+    str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
+]
+UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")]
+Authority = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
+]
+Key = Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")]
 # What the group's own options say, for the command that follows them.
 _chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
 
 
 @app.callback()
 def access(
-    token: Annotated[
-        str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
-    ] = None,
-    tenant: Annotated[
-        str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
-    ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")] = False,
-    ca: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")] = None,
+    token: Token = None,
+    tenant: Tenant = None,
+    tls: UseTls = False,
+    ca: Authority = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Take the options that say who calls, and how; any group whose commands use `connected` has them."""
     _chosen.set({"token": token, "tenant": tenant, "tls": tls, "files": (ca, certificate, key)})
@@ -226,15 +232,15 @@ def labels_of(given: list[str] | None) -> dict[str, str]:
 
 
 @contextmanager
-def connected(target: str) -> Iterator[Client]:
-    """A connected client whose errors end the command."""
+def connected(target: str, **options: Any) -> Iterator[Client]:
+    """A connected client, with these options of its own, whose errors end the command."""
     from acclimate.runtime.client import Client, ClientError, Tls
 
     chosen = _chosen.get()
     ca, certificate, key = chosen["files"]
     tls = Tls(ca, certificate, key) if any(chosen["files"]) else chosen["tls"]
     try:
-        connected = Client(target, token=chosen["token"], tenant=chosen["tenant"], tls=tls)
+        connected = Client(target, token=chosen["token"], tenant=chosen["tenant"], tls=tls, **options)
     except (OSError, ValueError) as error:
         fail(ExitCode.BAD_CONFIG, f"credentials cannot be used: {error}")
     with connected as client:
