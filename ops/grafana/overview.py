@@ -28,7 +28,7 @@ OBJECTIVES = Row("Objectives", (
           "objective.", IN_TIME, "percentunit", steps=below(0.99, 0.995), alert="AcclimateLatencyBudgetBurnFast"),
     _stat("Requests", "Requests a second over all models.",
           f"sum(rate(acclimate_requests_total{{{WHERE}}}[$__rate_interval]))", "reqps"),
-    _stat("Sessions", "Open sessions in memory.", f"sum(acclimate_sessions{{{WHERE}}})", "short"),
+    _stat("In memory", "Open sessions in memory.", f"sum(acclimate_sessions{{{WHERE}}})", "short"),
     _stat("Ready", "Share of the daemons that accept work.", 'avg(acclimate_ready{job="acclimate"})', "percentunit",
           steps=below(0.5, 1), alert="AcclimateNotReady"),
     _stat("Alerts", "Alerts of ours that fire now.", FIRING, "short", steps=above(1, 2)),
