@@ -40,7 +40,7 @@ test-all: lint  ## lint, then every test
 lint: $(VENV)/.installed types  ## ruff, mypy --strict, import contracts, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(TYPES) benchmarks tests
+	@$(BIN)/mypy $(TYPES) benchmarks ops tests
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/buf lint proto
 
