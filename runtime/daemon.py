@@ -11,11 +11,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
 
+from acclimate.adapters.manifest import Manifest
 from acclimate.runtime import logs, wiring
 from acclimate.runtime.clock import SystemClock
 from acclimate.runtime.config import Config
@@ -26,6 +27,7 @@ from acclimate.runtime.metrics.http import start_http
 from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
+from acclimate.runtime.supervision import Supervisor
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
@@ -58,25 +60,35 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     door = setup.door(config, guard)
     _warn(config, guard)
     service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
-    reload = Reloading(service.repository.reload)
+    supervisor = Supervisor.of(os.environ)
+    reload = Reloading(supervisor.around(service.repository.reload, lambda: _status(service.models())))
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
     http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
+    pulse = loop.create_task(supervisor.watch(), name="watchdog")
     try:
         service.start()
         await rpc.start()
         announce(config, rpc.port, http.port, sorted(engines))
+        supervisor.ready(_status(service.models()))
         await stop.wait()
         reload.end()
         log.info("draining", seconds=config.server.drain_seconds)
+        supervisor.stopping(config.server.drain_seconds)
         rpc.drain()
         await service.drain(config.server.drain_seconds)
         await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
     finally:
+        pulse.cancel()
         http.close()
     log.info("stopped")
+
+
+def _status(models: Iterable[Manifest]) -> str:
+    """What a service manager shows."""
+    return f"serving {', '.join(manifest.name for manifest in models) or 'no model'}"
 
 
 def _warn(config: Config, guard: Guard) -> None:
@@ -92,7 +104,7 @@ def _warn(config: Config, guard: Guard) -> None:
 class Reloading:
     """Reloads when asked; asked while it does, once more afterwards."""
 
-    def __init__(self, reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
         self._reload = reload
         self._task: asyncio.Task[None] | None = None
         self._again = False
