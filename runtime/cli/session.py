@@ -27,6 +27,14 @@ app = typer.Typer(
 Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
+UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")]
+Ca = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
+]
+Key = Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")]
 LOCAL = "127.0.0.1:8001"
 # What the group's own options say, for the command that follows them.
 _chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
@@ -40,14 +48,10 @@ def access(
     tenant: Annotated[
         str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
     ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")] = False,
-    ca: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")] = None,
+    tls: UseTls = False,
+    ca: Ca = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Take the options that say who calls, and how; any group whose commands use `connected` has them."""
     _chosen.set({"token": token, "tenant": tenant, "tls": tls, "files": (ca, certificate, key)})
