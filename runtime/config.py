@@ -27,6 +27,7 @@ from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, 
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
+from acclimate.runtime.config_tracing import Tracing
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
@@ -155,6 +156,7 @@ class Config(BaseSettings):
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
     logging: Logging = Logging()
+    tracing: Tracing = Tracing()
     security: Security = Security()
     limits: Limits = Limits()
     quotas: Quotas = Quotas()

@@ -28,6 +28,8 @@ from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
 from acclimate.runtime.supervision import Supervisor
+from acclimate.runtime.tracing.base import Tracer
+from acclimate.runtime.tracing.opening import opened
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
@@ -40,18 +42,23 @@ def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     Raises:
-        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
+        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime, or what traces, is not installed.
         OSError: a port is taken. StoreError: the store cannot be opened.
         SecurityError: a certificate, key or token file cannot be used.
     """
-    logs.configure(config.logging)
+    tracer = opened(config.tracing)
+    logs.configure(config.logging, more=() if tracer is None else (tracer.log_fields,))
     engines = wiring.load_engines(config)
     # What was allocated while loading lives as long as the process; spare the collector the walk over it.
     gc.freeze()
-    asyncio.run(_serve(config, engines))
+    try:
+        asyncio.run(_serve(config, engines, tracer))
+    finally:
+        if tracer is not None:
+            tracer.close()
 
 
-async def _serve(config: Config, engines: dict[str, Engine]) -> None:
+async def _serve(config: Config, engines: dict[str, Engine], tracer: Tracer | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,11 +66,11 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     guard = setup.guard(config, SystemClock())
     door = setup.door(config, guard)
     _warn(config, guard)
-    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
+    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas, tracer=tracer)
     supervisor = Supervisor.of(os.environ)
     reload = Reloading(supervisor.around(service.repository.reload, lambda: _status(service.models())))
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
-    rpc = build_server(service, config, guard=guard)
+    rpc = build_server(service, config, guard=guard, tracer=tracer)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
     http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
     pulse = loop.create_task(supervisor.watch(), name="watchdog")

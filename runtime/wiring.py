@@ -21,6 +21,7 @@ from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.control import Around, ModelRepository
 from acclimate.runtime.repository.shelves import Shelves, highest
+from acclimate.runtime.scheduler.around import told, unobserved
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -39,6 +40,7 @@ from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
+from acclimate.runtime.tracing.base import Tracer
 from acclimate.runtime.types import Budget
 
 __all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
@@ -134,6 +136,7 @@ def build_service(
     clock: Clock | None = None,
     store: Store | None = None,
     quotas: Quotas | None = None,
+    tracer: Tracer | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock, engines = clock or SystemClock(), dict(engines)
@@ -156,7 +159,7 @@ def build_service(
     predictor = Predictor(
         _batches(config),
         clock,
-        lambda ticket, answer: service.answered(ticket, answer),
+        told(lambda ticket, answer: service.answered(ticket, answer), None if tracer is None else tracer.answered),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
@@ -165,8 +168,9 @@ def build_service(
         clock,
         None if synchronous else _shared(config, quotas, clock),
         predictor.idle,
-        account.stepped,
+        told(account.stepped, None if tracer is None else tracer.stepped),
         residency.may_commit,
+        unobserved if tracer is None else tracer.step,
     )
     service = Service(
         Parts(
