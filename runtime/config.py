@@ -32,7 +32,7 @@ from acclimate.runtime.config_tracing import Tracing
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
 # Read by the benchmarks, tests and the client's commands, not by the daemon, and often set where it runs.
-CLIENT_VARIABLES = ("TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
+CLIENT_VARIABLES = ("TARGET", "TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
 FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA", *(f"{ENV_PREFIX}{name}" for name in CLIENT_VARIABLES)})
 
 Port = Annotated[int, Field(ge=0, le=65535)]

@@ -144,8 +144,9 @@ def build_service(
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    drift = Watch.of(config.drift.model_dump())
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    table = SessionTable(
+        engines, guards_of(config), limits_of(config), clock, Watch.of(config.drift.model_dump()), quotas
+    )
     residency = Residency(
         table,
         account,
