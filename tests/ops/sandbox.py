@@ -32,7 +32,7 @@ def confined(command: Sequence[str], writable: Path, readable: Sequence[Path] = 
 
     `/tmp` is empty in it. `readable` stay where they are, whoever may pass the folders above them.
     """
-    kept = [Path(sys.base_prefix), *readable, writable]
+    kept = list(dict.fromkeys([Path(sys.base_prefix), Path(sys.prefix), *readable, writable]))
     stage = "/mnt"
     script = ["set -e", f"mount -t tmpfs -o mode=0755 tmpfs {stage}"]
     for number, path in enumerate(kept):

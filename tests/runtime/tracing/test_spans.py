@@ -12,7 +12,6 @@ from typing import Any
 import grpc
 import pytest
 import structlog
-from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
@@ -40,14 +39,14 @@ class Traced:
         self.up, self.tracer, self._exporter = up, tracer, exporter
 
     @property
-    def spans(self) -> tuple[ReadableSpan, ...]:
+    def spans(self) -> tuple[Any, ...]:
         self.tracer._provider.force_flush()
         return self._exporter.get_finished_spans()
 
-    def named(self, name: str) -> list[ReadableSpan]:
+    def named(self, name: str) -> list[Any]:
         return [span for span in self.spans if span.name == name]
 
-    def wait(self, name: str, count: int = 1) -> list[ReadableSpan]:
+    def wait(self, name: str, count: int = 1) -> list[Any]:
         until(lambda: len(self.named(name)) >= count, f"{count} spans named {name}")
         return self.named(name)
 
@@ -78,7 +77,7 @@ def server() -> Iterator[Traced]:
         yield running
 
 
-def parent(span: ReadableSpan) -> int | None:
+def parent(span: Any) -> int | None:
     return None if span.parent is None else span.parent.span_id
 
 
@@ -87,7 +86,7 @@ def decided(view: SessionView) -> int:
     return view.updates + view.rollbacks + sum(view.skipped.values())
 
 
-def own(span: ReadableSpan) -> int:
+def own(span: Any) -> int:
     return span.get_span_context().span_id
 
 
