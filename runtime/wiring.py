@@ -144,9 +144,7 @@ def build_service(
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    table = SessionTable(
-        engines, guards_of(config), limits_of(config), clock, Watch.of(config.drift.model_dump()), quotas
-    )
+    table = _table(config, engines, clock, quotas)
     residency = Residency(
         table,
         account,
@@ -192,6 +190,11 @@ def build_service(
         )
     )
     return service
+
+
+def _table(config: Config, engines: dict[str, Engine], clock: Clock, quotas: Quotas) -> SessionTable:
+    drift = Watch.of(config.drift.model_dump())
+    return SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
 
 
 def _batches(config: Config) -> PredictorLimits:

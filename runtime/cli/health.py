@@ -16,7 +16,7 @@ def health(
         str,
         typer.Option(help="A model or a service, `acclimate.v1.SessionService` for instance. [default: the daemon]"),
     ] = "",
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001)] = 2.0,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the answer.", min=0.001)] = 5.0,
     tls: UseTls = False,
     ca: Ca = None,
     certificate: Certificate = None,

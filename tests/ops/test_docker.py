@@ -26,6 +26,7 @@ from tests.runtime.digits import picture
 DOCKER = ROOT / "ops" / "docker"
 DOCKERFILES = ("Dockerfile", "Dockerfile.cuda")
 BAD_CONFIG = 2
+PATIENCE_SECONDS = 240
 SHARED = "/dev/shm"  # noqa: S108 - looked for, not used
 
 
@@ -103,9 +104,9 @@ def test_the_container_s_daemon_runs_unprivileged_and_read_only_but_for_the_stor
             for seed in range(4):
                 session.predict(picture(seed, 32))
             until(lambda: session.get().updates > 0, "a session to learn")
-        assert _run(image.confined([*image.health, "--target", local]), settings) == (0, "SERVING\n")
+        assert _run(image.confined([*image.health, "--target", local, "--timeout", "60"]), settings) == (0, "SERVING\n")
         os.kill(daemon.ready["pid"], signal.SIGTERM)
-        assert daemon.process.wait(60) == 0
+        assert daemon.process.wait(PATIENCE_SECONDS) == 0
     with started(image.confined(image.daemon()), settings) as daemon:
         with Client(f"127.0.0.1:{daemon.ready['grpc_port']}") as client:
             assert client.get_session("digits", "camera-1").updates > 0, "the store outlives the container"
@@ -189,7 +190,7 @@ def _hadolint(path: Path) -> tuple[int, str]:
 def _run(command: list[str], more: dict[str, str]) -> tuple[int, str]:
     """Exit code, and what it said."""
     given = os.environ | more
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=given, timeout=120)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=given, timeout=PATIENCE_SECONDS)
     return result.returncode, result.stdout + result.stderr
 
 

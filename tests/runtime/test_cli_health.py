@@ -21,7 +21,12 @@ def health(*given: str, **environment: str) -> tuple[int, str]:
     """Exit code, and what it said."""
     merged = os.environ | environment
     result = subprocess.run(
-        [*COMMAND, "health", *given], capture_output=True, text=True, check=False, timeout=60, env=merged
+        [*COMMAND, "health", "--timeout", "60", *given],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=merged,
     )
     return result.returncode, result.stdout + result.stderr
 
