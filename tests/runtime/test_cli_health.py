@@ -25,7 +25,7 @@ def health(*given: str, **environment: str) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
         env=merged,
     )
     return result.returncode, result.stdout + result.stderr
