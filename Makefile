@@ -57,6 +57,10 @@ proto: $(VENV)/.installed  ## generate the gRPC stubs again from proto/
 bench: $(VENV)/.installed  ## run every benchmark; ARGS=--json for one object a benchmark
 	@for name in $(BENCHMARKS); do $(BIN)/python -m $$name $(ARGS); done
 
+.PHONY: docs
+docs: $(VENV)/.installed types  ## build the documentation's site into build/site
+	@$(BIN)/python -m mkdocs build --strict --quiet
+
 .PHONY: clean
 clean:  ## remove what these targets made, both virtual environments included
 	@rm -rf $(VENV) $(DEMO_VENV) build dist acclimate.egg-info .hypothesis \

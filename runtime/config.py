@@ -28,12 +28,13 @@ from acclimate.runtime.config_metrics import Metrics
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
+from acclimate.runtime.config_tracing import Tracing
 from acclimate.runtime.config_web import Web
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
 # Read by the benchmarks, tests and the client's commands, not by the daemon, and often set where it runs.
-CLIENT_VARIABLES = ("TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
+CLIENT_VARIABLES = ("TARGET", "TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
 FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA", *(f"{ENV_PREFIX}{name}" for name in CLIENT_VARIABLES)})
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -159,6 +160,7 @@ class Config(BaseSettings):
     metrics: Metrics = Metrics()
     logging: Logging = Logging()
     web: Web = Web()
+    tracing: Tracing = Tracing()
     security: Security = Security()
     limits: Limits = Limits()
     quotas: Quotas = Quotas()

@@ -24,6 +24,7 @@ from acclimate.runtime.repository.around import Around
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
+from acclimate.runtime.scheduler.around import told, unobserved
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -44,6 +45,7 @@ from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
+from acclimate.runtime.tracing.base import Tracer
 from acclimate.runtime.types import Budget
 
 __all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
@@ -139,6 +141,7 @@ def build_service(
     clock: Clock | None = None,
     store: Store | None = None,
     quotas: Quotas | None = None,
+    tracer: Tracer | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock, engines = clock or SystemClock(), dict(engines)
@@ -147,8 +150,7 @@ def build_service(
     hub = EventHub()
     census = Census(lambda key: table.at(key), config.metrics.top_sessions)
     account = Account(engines, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
-    drift = Watch.of(config.drift.model_dump())
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    table = _table(config, engines, clock, quotas)
     adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
     residency = Residency(
         table,
@@ -166,12 +168,19 @@ def build_service(
     predictor = Predictor(
         _batches(config),
         clock,
-        lambda ticket, answer: service.answered(ticket, answer),
+        told(lambda ticket, answer: service.answered(ticket, answer), None if tracer is None else tracer.answered),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
-    shared = None if synchronous else _shared(config, quotas, clock)
-    learner = Learner(steps, clock, shared, predictor.idle, account.stepped, residency.may_commit)
+    learner = Learner(
+        steps,
+        clock,
+        None if synchronous else _shared(config, quotas, clock),
+        predictor.idle,
+        told(account.stepped, None if tracer is None else tracer.stepped),
+        residency.may_commit,
+        unobserved if tracer is None else tracer.step,
+    )
     service = Service(
         Parts(
             engines=engines,
@@ -192,6 +201,11 @@ def build_service(
         )
     )
     return service
+
+
+def _table(config: Config, engines: dict[str, Engine], clock: Clock, quotas: Quotas) -> SessionTable:
+    drift = Watch.of(config.drift.model_dump())
+    return SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
 
 
 def _batches(config: Config) -> PredictorLimits:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, model, serve, session_life, store, token, top
+from acclimate.runtime.cli import bundle, demo, export, health, model, serve, session_life, store, token, top
 
 app = typer.Typer(
     name="acclimate",
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("health")(health.health)
 app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
 app.command(
     "export",

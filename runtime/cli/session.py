@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Sessions of a running daemon: open, look at, copy, keep, change, reset, take out what they learnt.",
 )
 
-Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
+Target = Annotated[str, typer.Option(envvar="ACCLIMATE_TARGET", help="host:port of the daemon's gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE, a word to find it by; repeatable.")]

@@ -102,7 +102,7 @@ class Edge(grpc.aio.ServerInterceptor):
             code, reason = refusal.code, error.reason
             await context.abort(refusal.code, refusal.details, refusal.trailers)
         except grpc.aio.AbortError:
-            code = _status_code(context)
+            code = status_code(context)
             raise
         except (asyncio.CancelledError, GeneratorExit):
             code = grpc.StatusCode.CANCELLED
@@ -140,7 +140,7 @@ def _decoded(handler: Handler, request: bytes, limits: MessageLimits) -> Any:
     return message
 
 
-def _status_code(context: Context) -> grpc.StatusCode:
+def status_code(context: Context) -> grpc.StatusCode:
     """The code that a servicer aborted with; grpc.aio keeps it as a number."""
     number: Any = context.code()
     for code in grpc.StatusCode:

@@ -23,6 +23,7 @@ from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from acclimate.runtime.inference import DEFAULT_PRIORITY
+from acclimate.runtime.scheduler.around import MARK
 from acclimate.runtime.scheduler.compute import compute_answers
 from acclimate.runtime.scheduler.decide import Waiting, next_batch, place
 from acclimate.runtime.scheduler.limits import PredictorLimits
@@ -32,7 +33,10 @@ from acclimate.runtime.sessions.terms import Terms
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request in the queue. `session` is None for stateless requests; times are monotonic seconds."""
+    """A request in the queue.
+
+    `session` is None for stateless requests; times are monotonic seconds; `mark` is what an observer put on it.
+    """
 
     engine: Engine
     session: Session | None
@@ -44,6 +48,7 @@ class Ticket:
     answer: asyncio.Future[Answer] = field(repr=False)
     terms: Terms = field(default_factory=Terms, repr=False)
     priority: int = DEFAULT_PRIORITY
+    mark: object | None = field(default=None, repr=False)
 
     @property
     def folded(self) -> Folded | None:
@@ -151,7 +156,9 @@ class Predictor:
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         now = self._clock.monotonic()
-        ticket = Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms or Terms(), priority)
+        ticket = Ticket(
+            engine, session, inputs, now, deadline, learn, request_id, future, terms or Terms(), priority, MARK.get()
+        )
         self._queue.insert(place(self._queue, ticket), ticket)
         self.idle.clear()
         self._wake.set()
