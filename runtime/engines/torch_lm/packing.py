@@ -14,6 +14,10 @@ from torch import Tensor
 
 from acclimate.adapters.language import Ids, TokenRows
 
+WIDTH = 16
+"""Lines are as wide as a multiple of this: what a vector instruction takes at once has no rest then, so that an entry's
+sums are the same, bit for bit, however long the longest line is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lines:
@@ -30,7 +34,7 @@ class Lines:
     @classmethod
     def of(cls, lengths: Ids, device: torch.device) -> Lines:
         """Lines of these lengths, one after the other."""
-        count, width = len(lengths), int(lengths.max(initial=0))
+        count, width = len(lengths), -(-int(lengths.max(initial=0)) // WIDTH) * WIDTH
         if (lengths == width).all():
             return cls(count, width, None, None)
         within = np.arange(width) < lengths[:, None]
