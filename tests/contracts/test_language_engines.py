@@ -43,7 +43,7 @@ def test_the_manifest_describes_theta(engine: LanguageEngine) -> None:
     assert manifest.task == "text-generation"
     assert manifest.statistics.size == source.stats.size == 0
     assert source.theta.shape == (manifest.parameters.size,)
-    assert {kind for kind in (entry.kind for entry in manifest.parameters.slices)} == {"lora.A", "lora.B"}
+    assert {entry.kind for entry in manifest.parameters.slices} == {"lora.A", "lora.B"}
     assert [name for update in manifest.lora for name in (update.a, update.b)] == [
         entry.name for entry in manifest.parameters.slices
     ]
