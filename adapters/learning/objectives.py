@@ -131,13 +131,16 @@ def policy(
     """Policy gradient on texts that the model itself wrote: `-mean A log p` over their tokens, with a band of entropy.
 
     Advantages are those of `votes.advantages` (TTRL: Zuo et al. 2025, arXiv 2504.16084, with GRPO's normalisation).
-    Only the share of tokens with the highest entropies, `1 - forking`, is updated, where the text might have gone
-    another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL; their
-    constants are not published, and these are ours).
+    Only the share of a text's tokens with the highest entropies, `1 - forking`, is updated, where the text might have
+    gone another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL;
+    their constants are not published, and these are ours).
     """
     counted = targets.weight > 0
     if forking > 0 and counted.any():
-        cut = np.quantile(scores.entropy[counted], forking)
+        some = counted.any(axis=1)
+        cut = np.zeros((len(counted), 1), np.float32)
+        told = np.where(counted, scores.entropy, np.nan)[some]
+        cut[some] = np.nanquantile(told, forking, axis=1, keepdims=True)
         counted = counted & (scores.entropy >= cut)
     weight = np.where(counted, targets.weight, 0).astype(np.float32)
     total = _each(weight.sum(axis=1), rows.group, sessions)
