@@ -113,7 +113,7 @@ def test_a_tree_scores_as_its_branches_do_alone(engine: LanguageEngine) -> None:
     np.testing.assert_allclose(found.logprob[0, n + len(left) :], scores.logprob[1, n : n + len(right)], atol=1e-4)
     once = np.ones(alone.ids.shape, np.float32)
     once[1, :n] = 0
-    once *= np.arange(once.shape[1]) < alone.lengths[:, np.newaxis]
+    once *= np.arange(alone.ids.shape[1]) < alone.lengths[:, np.newaxis]
     expected = engine.vjp(alone, theta, TokenScores(once, once * np.float32(0.5)))[1]
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
 
