@@ -152,7 +152,7 @@ class TorchLanguageEngine:
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
         base, learning = self._model.base, cotangents is not None
         with torch.inference_mode(not learning), torch.set_grad_enabled(learning):
-            mine = torch.from_numpy(theta[packed.present].astype(np.float32)).to(self._device)
+            mine = self._tensor(theta[packed.present])
             leaves = self._plan.leaves(mine[:, self._order])
             if learning:
                 leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
@@ -174,8 +174,10 @@ class TorchLanguageEngine:
 
     def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """The cotangents of the tokens that are scored."""
-        logprob, entropy = (values[where].astype(np.float32) for values in (cotangents.logprob, cotangents.entropy))
-        return torch.from_numpy(logprob).to(self._device), torch.from_numpy(entropy).to(self._device)
+        return self._tensor(cotangents.logprob[where]), self._tensor(cotangents.entropy[where])
+
+    def _tensor(self, values: Float) -> torch.Tensor:
+        return torch.from_numpy(np.array(values, np.float32)).to(self._device)
 
     def _check(self, rows: TokenRows, theta: Float) -> None:
         size, tokens = self._plan.layout.size, self._model.base.shape.vocabulary
@@ -185,11 +187,11 @@ class TorchLanguageEngine:
             (longest > self.context, f"a row has {longest} tokens; the context holds {self.context}"),
             (longest > rows.ids.shape[1], f"lengths go to {longest}; ids have {rows.ids.shape[1]} columns"),
             (
-                rows.ids.size > 0 and not (0 <= rows.ids.min() and rows.ids.max() < tokens),
+                rows.ids.size > 0 and not (rows.ids.min() >= 0 and rows.ids.max() < tokens),
                 f"ids lie outside 0 to {tokens - 1}",
             ),
             (
-                rows.group.size > 0 and not (0 <= rows.group.min() and rows.group.max() < len(theta)),
+                rows.group.size > 0 and not (rows.group.min() >= 0 and rows.group.max() < len(theta)),
                 f"group names rows of theta outside 0 to {len(theta) - 1}",
             ),
         ]
