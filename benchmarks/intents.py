@@ -42,11 +42,12 @@ def main() -> None:
     engine = engine_of(chosen)
     base = foundation(engine)
     lesson = language_lesson("supervised", dict(chosen.parameter))
-    users = intents.users(chosen.data, chosen.users, chosen.sessions, chosen.shots, chosen.seed)
+    users = intents.users(chosen.data, chosen.users, chosen.first + chosen.sessions, chosen.shots, chosen.seed)
+    users = users[chosen.first :]
     rows: list[Mapping[str, Value]] = []
     for start in range(0, len(users), chosen.together):
         some = users[start : start + chosen.together]
-        rows += _measured(engine, base, lesson, some, chosen, start)
+        rows += _measured(engine, base, lesson, some, chosen, chosen.first + start)
     figures = {
         name: float(np.mean([float(row[name]) for row in rows])) for name in rows[0] if name not in ("user", "verdict")
     }
@@ -167,6 +168,7 @@ def _parse() -> argparse.Namespace:
     add_model(options)
     options.add_argument("--data", type=Path, default=DATA)
     options.add_argument("--sessions", type=int, default=10, help="users (default: %(default)s)")
+    options.add_argument("--first", type=int, default=0, help="number of the first of them (default: %(default)s)")
     options.add_argument("--together", type=int, default=5, help="sessions in one batch (default: %(default)s)")
     options.add_argument("--shots", type=int, default=4, help="examples of each intent (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0)

@@ -198,7 +198,7 @@ def test_a_budget_for_nothing_changes_nothing(model, base) -> None:
 
 def test_a_job_that_runs_out_leaves_the_others_alone(model, base) -> None:
     lesson = language_lesson("supervised", EAGER)
-    poor = job("poor", model.source.theta, colours(), budget=LearningBudget(tokens=2500), seed=4)
+    poor = job("poor", model.source.theta, colours(), budget=LearningBudget(tokens=3500), seed=4)
     rich = job("rich", model.source.theta, colours(), seed=5)
     both = results(learn(model, lesson, [poor, rich], base, Clock()))
     alone = results(learn(model, lesson, [rich], base, Clock()))["rich"]
