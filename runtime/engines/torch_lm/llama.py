@@ -187,7 +187,8 @@ def causal(lines: Lines, groups: int, seen: Tensor | None = None) -> Attention:
 def _plainly(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Attention as it is written: of small trees its gradient takes a quarter of the fused kernel's time on CPUs."""
     scores = (query @ key.mT).float() * query.shape[-1] ** -0.5
-    return scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
+    mixed: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
+    return mixed
 
 
 def configured(config: Any) -> Shape:
