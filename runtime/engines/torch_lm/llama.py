@@ -103,13 +103,17 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any."""
+    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any.
+
+    Generating takes the products that are fastest for a few rows, and has no gradients.
+    """
 
     ids: Tensor
     positions: Tensor
     sessions: Lines
     updates: Updates | None
     scale: float
+    generating: bool = False
 
 
 def hidden(base: Base, feed: Feed, attend: Attention) -> Tensor:
@@ -142,7 +146,7 @@ def _turn(heads: Tensor, turns: Tensor) -> Tensor:
 
 def _product(base: Base, feed: Feed, x: Tensor, layer: int, group: int) -> Tensor:
     """A product of the base with what each session adds to it."""
-    out = product(x.to(base.working), base.layers[layer].groups[group])
+    out = product(x.to(base.working), base.layers[layer].groups[group], generating=feed.generating)
     update = None if feed.updates is None else feed.updates[layer][group]
     if update is None:
         return out
