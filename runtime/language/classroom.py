@@ -54,7 +54,7 @@ class Classroom:
         self._verdict = [Verdict.NOTHING] * count
         self._before: dict[int, Held] = {}
         self._after: dict[int, Held] = {}
-        self._worse = np.zeros(count, np.int64)
+        self._worse, self._checked = np.zeros(count, np.int64), np.zeros(count, np.int64)
         self._tokens, self._loss = np.zeros(count, np.int64), np.zeros(count)
         self._taken, self._total = np.zeros(len(self._rows), np.int64), np.zeros(len(self._rows), np.int64)
         self._ratio = np.ones(count)
@@ -124,7 +124,7 @@ class Classroom:
             if (bound := self._jobs[job].budget.milliseconds) is not None and elapsed + reserve_ms > bound
         ]
         self.stop(late, Stopped.MILLISECONDS)
-        return [job for job in out_of_tokens + late if self._taken[self._result(job)] > 0]
+        return out_of_tokens + late
 
     def cancel(self, sessions: Collection[str]) -> None:
         """End the jobs of these sessions; they keep nothing."""
@@ -160,7 +160,8 @@ class Classroom:
 
     def check(self, jobs: Collection[int]) -> Iterator[Progress]:
         """Judge jobs that have taken steps; the best so far is remembered, and who gets no better ends."""
-        judged = [job for job in sorted(jobs) if self._taken[self._result(job)] > 0]
+        # What was judged already and has not moved since is not judged, nor charged for it, twice.
+        judged = [job for job in sorted(jobs) if self._taken[self._result(job)] > self._checked[job]]
         if not judged:
             return
         began = self._now()
@@ -168,6 +169,7 @@ class Classroom:
         why, ratio = refused(self._engine, self._base, self._theta[results], self._limits)
         after = self._held(judged)
         self._tokens[judged] += self._base.tokens
+        self._checked[judged] = self._taken[results]
         for at, job in enumerate(judged):
             self._judge(job, why[at], after[job], float(ratio[at]))
             yield self._progress(job, after[job].perplexity, why[at])
