@@ -24,12 +24,17 @@ class TokenRows:
 
     `scored [B, T]` are the tokens whose scores are wanted, None: all. The others score zero and cost less: no logits
     are computed for them, and nothing at all after the last one of a row.
+
+    With `parent [B, T]` a row is a tree: token `t` comes after token `parent[b, t] < t`, or after nothing where that is
+    -1; it sees its ancestors only, and its place is their number. Texts that begin alike share what they begin with.
+    None: every token comes after the one to its left.
     """
 
     ids: Ids
     lengths: Ids
     group: NDArray[np.intp]
     scored: NDArray[np.bool_] | None = None
+    parent: Ids | None = None
 
     @property
     def tokens(self) -> int:
@@ -41,8 +46,8 @@ class TokenRows:
 class TokenScores:
     """Of each token given those before it: `logprob [B, T]` and `entropy [B, T]` in nats.
 
-    Zero where there is nothing to score: at position 0, beyond a row's length, and where no score is wanted.
-    Cotangents have the same form.
+    Zero where there is nothing to score: where nothing comes before, beyond a row's length, and where no score is
+    wanted. Cotangents have the same form.
     """
 
     logprob: Float

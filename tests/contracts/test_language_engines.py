@@ -10,6 +10,7 @@ import pytest
 
 from acclimate.adapters.language import TokenRows, TokenScores, token_rows
 from acclimate.runtime.engines.language import LanguageEngine, Sampling
+from acclimate.runtime.engines.reference_language import reference_language
 from acclimate.runtime.errors import InvalidArgument, ResourceExhausted
 
 
@@ -20,7 +21,10 @@ def torch_engine(folder: Path) -> LanguageEngine:
     return engine_of(make_model(folder / "tiny"))
 
 
-ENGINES: dict[str, Callable[[Path], LanguageEngine]] = {"torch": torch_engine}
+ENGINES: dict[str, Callable[[Path], LanguageEngine]] = {
+    "reference": lambda _: reference_language("the quick brown fox jumps over the lazy dog. " * 4),
+    "torch": torch_engine,
+}
 
 
 @pytest.fixture(scope="module", params=ENGINES)

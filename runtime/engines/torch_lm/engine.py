@@ -12,7 +12,7 @@ from acclimate.adapters.language import TokenRows, TokenScores
 from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import LANGUAGE_TASK, Calibration, Cost, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source
-from acclimate.runtime.engines.language import Decoder, LanguageModelError, Tokenizer
+from acclimate.runtime.engines.language import Decoder, LanguageModelError, Pullback, Tokenizer
 from acclimate.runtime.engines.torch_lm.converting import default_cache
 from acclimate.runtime.engines.torch_lm.decoder import Model, TorchDecoder
 from acclimate.runtime.engines.torch_lm.finding import find
@@ -99,9 +99,17 @@ class TorchLanguageEngine:
             self._part(taken(rows, part), theta, None, found, part)
         return found
 
-    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores) -> tuple[TokenScores, Float]:
+    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores | Pullback) -> tuple[TokenScores, Float]:
         """Scores, and the gradient `[S, P]` of `(scores * cotangents).sum()`."""
         self._check(rows, theta)
+        several = parts(rows, self._step_tokens)
+        if callable(cotangents):
+            if len(several) == 1:
+                found, gradient = _zeros(rows), np.zeros(theta.shape, np.float32)
+                present, added = self._part(taken(rows, several[0]), theta, cotangents, found, several[0])
+                gradient[present] += added
+                return found, gradient
+            cotangents = cotangents(self.score(rows, theta))
         for name, array in (("logprob", cotangents.logprob), ("entropy", cotangents.entropy)):
             if array.shape != rows.ids.shape:
                 raise InvalidArgument(
@@ -109,11 +117,11 @@ class TorchLanguageEngine:
                 )
         found = _zeros(rows)
         gradient = np.zeros(theta.shape, np.float32)
-        for part in parts(rows, self._step_tokens):
+        for part in several:
             some = taken(rows, part)
             width = some.ids.shape[1]
-            weights = TokenScores(cotangents.logprob[part, :width], cotangents.entropy[part, :width])
-            present, added = self._part(some, theta, weights, found, part)
+            some_cotangents = TokenScores(cotangents.logprob[part, :width], cotangents.entropy[part, :width])
+            present, added = self._part(some, theta, some_cotangents, found, part)
             gradient[present] += added
         return found, gradient
 
@@ -128,9 +136,17 @@ class TorchLanguageEngine:
         """The base goes with the engine; there is nothing else to release."""
 
     def _part(
-        self, rows: TokenRows, theta: Float, cotangents: TokenScores | None, found: TokenScores, part: np.ndarray
+        self,
+        rows: TokenRows,
+        theta: Float,
+        cotangents: TokenScores | Pullback | None,
+        found: TokenScores,
+        part: np.ndarray,
     ) -> tuple[np.ndarray, Float]:
-        """Score some rows into `found`; with cotangents also which rows of theta have a gradient, and it."""
+        """Score some rows into `found`; with cotangents also which rows of theta have a gradient, and it.
+
+        Cotangents that depend on the scores are those of all rows: there is one part, then.
+        """
         packed = pack(rows, self._device)
         if not len(packed.ids):
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
@@ -141,22 +157,24 @@ class TorchLanguageEngine:
             if learning:
                 leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
             feed = Feed(packed.ids, packed.positions, packed.sessions, self._plan.updates(leaves), self._plan.scale)
-            attention = causal(packed.rows, base.shape.heads // base.shape.kv_heads)
+            attention = causal(packed.rows, base.shape.heads // base.shape.kv_heads, packed.seen)
             read = hidden(base, feed, attention).index_select(0, packed.scored)
-            weights = None
-            if cotangents is not None:
-                weights = (
-                    self._tensor(cotangents.logprob[packed.where]),
-                    self._tensor(cotangents.entropy[packed.where]),
-                )
-            scored = scores(read.detach(), base.head, packed.targets, weights)
+            known = None if cotangents is None or callable(cotangents) else self._at(cotangents, packed.where)
+            scored = scores(read.detach(), base.head, packed.targets, known)
             row, position = packed.where
             found.logprob[part[row], position] = scored.logprob.cpu().numpy()
             found.entropy[part[row], position] = scored.entropy.cpu().numpy()
+            if callable(cotangents):
+                pulled = self._at(cotangents(found), (part[row], position))
+                scored = scores(read.detach(), base.head, packed.targets, pulled)
             if scored.hidden is None:
                 return packed.present, np.zeros((0, theta.shape[1]), np.float32)
             read.backward(scored.hidden)
             return packed.present, self._plan.gradient(leaves).cpu().numpy()
+
+    def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The cotangents of the tokens that are scored."""
+        return self._tensor(cotangents.logprob[where]), self._tensor(cotangents.entropy[where])
 
     def _tensor(self, values: Float) -> torch.Tensor:
         return torch.from_numpy(np.array(values, np.float32)).to(self._device)

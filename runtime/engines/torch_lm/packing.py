@@ -62,6 +62,7 @@ class Packed:
     Attributes:
         ids: `[N]` tokens that are read; positions: `[N]` where they stand in their rows.
         rows: lines of the rows, for attention.
+        seen: `[L, 1, W, W]` which tokens of its row each sees, where rows are trees; None: those before it, and itself.
         sessions: lines of the sessions, for low-rank updates.
         present: `[L]` which rows of theta these are.
         scored: `[K]` entries after which a token is scored; targets: `[K]` that token.
@@ -71,6 +72,7 @@ class Packed:
     ids: Tensor
     positions: Tensor
     rows: Lines
+    seen: Tensor | None
     sessions: Lines
     present: np.ndarray
     scored: Tensor
@@ -84,7 +86,8 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
     wanted = np.arange(width) < rows.lengths[:, None]
     if rows.scored is not None:
         wanted &= rows.scored
-    wanted[:, 0] = False
+    before = np.broadcast_to(np.arange(-1, width - 1), rows.ids.shape) if rows.parent is None else rows.parent
+    wanted &= before >= 0
     reversed_ = wanted[:, ::-1]
     read = np.where(wanted.any(1), width - 1 - reversed_.argmax(1), 0)
     order = np.argsort(rows.group, kind="stable")
@@ -94,22 +97,38 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
     present, counts = np.unique(group[line], return_counts=True)
     scored_line, scored_position = np.nonzero(wanted[order])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
-    lies = starts[scored_line] + scored_position - 1
     where = (order[scored_line], scored_position)
+    lies = starts[scored_line] + before[where]
+    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], lengths)
+    depth = position if seen is None else seen[line, position].sum(axis=1) - 1
 
     def tensor(values: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values, np.int64)).to(device)
 
     return Packed(
         ids=tensor(rows.ids[order[line], position]),
-        positions=tensor(position),
+        positions=tensor(depth),
         rows=Lines.of(lengths, device),
+        seen=None if seen is None else torch.from_numpy(seen[:, None]).to(device),
         sessions=Lines.of(counts, device),
         present=present,
         scored=tensor(lies),
         targets=tensor(rows.ids[where]),
         where=where,
     )
+
+
+def _ancestors(before: Ids, lengths: Ids) -> np.ndarray:
+    """Which tokens `[L, W, W]` each comes after, itself among them; what fills up a row sees itself."""
+    count, width = len(before), -(-int(lengths.max()) // WIDTH) * WIDTH
+    seen, each = np.zeros((count, width, width), np.bool_), np.arange(count)
+    for t in range(lengths.max()):
+        follows = (before[:, t] >= 0) & (t < lengths)
+        seen[:, t] = seen[each, np.maximum(before[:, t], 0)] & follows[:, None]
+        seen[:, t, t] = True
+    itself = np.arange(width)
+    seen[:, itself, itself] = True
+    return seen
 
 
 def parts(rows: TokenRows, limit: int) -> list[np.ndarray]:
@@ -131,4 +150,5 @@ def taken(rows: TokenRows, part: np.ndarray) -> TokenRows:
     """Some of the rows, no wider than they need be."""
     width = max(int(rows.lengths[part].max(initial=1)), 1)
     scored = None if rows.scored is None else rows.scored[part, :width]
-    return TokenRows(rows.ids[part, :width], rows.lengths[part], rows.group[part], scored)
+    parent = None if rows.parent is None else rows.parent[part, :width]
+    return TokenRows(rows.ids[part, :width], rows.lengths[part], rows.group[part], scored, parent)
