@@ -10,8 +10,8 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.scheduler.predictor import Answer
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
@@ -34,7 +34,7 @@ class Account:
     """The tallies of every model, and the telemetry of all its predictions together."""
 
     def __init__(
-        self, models: Mapping[str, Engine], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
+        self, models: Mapping[str, Model], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
     ) -> None:
         self._noted = noted
         self._hub = hub
@@ -162,7 +162,7 @@ class Account:
         self.tallies[session.model].moves[move] += 1
         self._tell(session, kind, version_before)
 
-    def snapshot(self, engine: Engine, table: SessionTable) -> ModelSnapshot:
+    def snapshot(self, engine: Model, table: SessionTable) -> ModelSnapshot:
         """One served model's figures; safe from any thread."""
         name = engine.manifest.name
         tally = self.tallies[name]

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -20,7 +20,7 @@ from acclimate.runtime.sessions.table import SessionTable
 class Parts:
     """`runtime/wiring.py` builds them; `engines` are the served ones by model."""
 
-    engines: dict[str, Engine]
+    engines: dict[str, Model]
     repository: ModelRepository
     table: SessionTable
     predictor: Predictor
@@ -35,7 +35,7 @@ class Parts:
     max_snapshots: int
     synchronous: bool
 
-    def served(self) -> list[Engine]:
+    def served(self) -> list[Model]:
         """Engines by name, safe from any thread."""
         # A copy first: models come and go while a scrape reads.
         engines = dict(self.engines)

@@ -17,8 +17,9 @@ from acclimate.adapters.manifest import Lora, Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.seeding import check_seed, seed_state
 from acclimate.adapters.source import Source
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.scheduler.drive import Slicing, answer, waiting
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.types import Seed
@@ -57,7 +58,7 @@ class Seeder:
         self._slicing = Slicing(slice_rows, waiting(idle, patience))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="seed")
 
-    async def prepare(self, engine: Engine, seed: Seed) -> Prepared:
+    async def prepare(self, engine: Model, seed: Seed) -> Prepared:
         """What a session that begins with `seed` begins with; nothing is changed yet.
 
         Raises:
@@ -65,7 +66,7 @@ class Seeder:
         """
         return await self.judge(engine, *seeded_rows(engine.manifest, engine.source, seed))
 
-    async def judge(self, engine: Engine, theta: Float, stats: Float) -> Prepared:
+    async def judge(self, engine: Model, theta: Float, stats: Float) -> Prepared:
         """What serves `theta [P]`, `stats [Q]`, or FailedPrecondition from the guard that refuses them."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._judged, engine, theta, stats)
 
@@ -73,7 +74,7 @@ class Seeder:
         """Give the thread up."""
         self._pool.shutdown(wait=False)
 
-    def _judged(self, engine: Engine, theta: Float, stats: Float) -> Prepared:
+    def _judged(self, engine: Model, theta: Float, stats: Float) -> Prepared:
         asking = check_seed(self._guards, engine.source, theta, stats)
         # A seed may hold any finite number; what overflows because of it is refused, not warned about.
         with np.errstate(all="ignore"):

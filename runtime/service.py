@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
+from acclimate.runtime.generation.model import Model, answers_arrays
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.lifecycle import Lifecycle
@@ -203,7 +203,7 @@ class Service:
                 return
 
     async def _infer(self, request: InferRequest) -> InferReply:
-        engine = self._engine(request.model)
+        engine = answers_arrays(self._engine(request.model))
         sequence = sequence_of(request.parameters)
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
@@ -214,7 +214,7 @@ class Service:
             try:
                 if session is not None and sequence.min_version:
                     await self._readers.reach(session, sequence.min_version, deadline)
-                    engine = self._engine(request.model)
+                    engine = answers_arrays(self._engine(request.model))
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
                 answer = await self._parts.predictor.submit(
                     engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
@@ -286,7 +286,7 @@ class Service:
         manifests = (self.model(name, version),) if name else self.models()
         return tuple((manifest, self._parts.account.usages[manifest.name]) for manifest in manifests)
 
-    def _engine(self, model: str) -> Engine:
+    def _engine(self, model: str) -> Model:
         return self._parts.table.engine(model)
 
     def _view(self, session: Session) -> SessionView:

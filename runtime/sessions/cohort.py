@@ -13,8 +13,8 @@ from acclimate.adapters.errors import RecipeError
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes import Recipe
 from acclimate.adapters.watch import Watch
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.generation.model import Model
 
 CohortKey = tuple[str, str, tuple[tuple[str, float], ...]]
 
@@ -24,7 +24,7 @@ class Cohort:
     """An engine, a recipe with its effective parameters, and the bank that holds the sessions' rows."""
 
     key: CohortKey
-    engine: Engine
+    engine: Model
     recipe: Recipe
     parameters: Mapping[str, float]
     bank: SessionBank = field(repr=False)
@@ -55,7 +55,7 @@ def _effective(
     return tuple(sorted(recipe_table.values(recipe, configured | dict(parameters)).items()))
 
 
-def build_cohort(key: CohortKey, engine: Engine, guards: Guards, watch: Watch | None = None) -> Cohort:
+def build_cohort(key: CohortKey, engine: Model, guards: Guards, watch: Watch | None = None) -> Cohort:
     """An empty cohort for a key made by `cohort_key`.
 
     Raises:

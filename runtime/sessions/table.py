@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
@@ -36,7 +37,7 @@ class SessionTable:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, Model],
         guards: Guards,
         limits: Limits,
         clock: Clock,
@@ -165,7 +166,7 @@ class SessionTable:
             answers=AnswerLog(self._limits.remembered_answers),
         )
 
-    def _cohort(self, engine: Engine, key: CohortKey) -> Cohort:
+    def _cohort(self, engine: Model, key: CohortKey) -> Cohort:
         cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards, self._watch)
         if cohort.recipe.batch_rows > self._limits.buffer_rows:
             raise InvalidArgument(
@@ -184,7 +185,7 @@ class SessionTable:
         """Whether there is such a model."""
         return model in self._engines
 
-    def engine(self, model: str) -> Engine:
+    def engine(self, model: str) -> Model:
         """What computes the model; NotFound if it is not served."""
         engine = self._engines.get(model)
         if engine is None:
@@ -268,7 +269,7 @@ class SessionTable:
         return page, encode(page[-1]) if more else ""
 
     def rebuilt(
-        self, model: str, engine: Engine, made: Mapping[CohortKey, Cohort | str] | None = None
+        self, model: str, engine: Model, made: Mapping[CohortKey, Cohort | str] | None = None
     ) -> dict[CohortKey, Cohort | str]:
         """Cohorts on another engine for those that the model has, or why one cannot be; nothing is changed.
 
