@@ -20,11 +20,17 @@ Ids = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class TokenRows:
-    """Token ids `[B, T]`, padded on the right; `lengths [B]`; `group [B]`: which row of `theta [S, P]` serves each."""
+    """Token ids `[B, T]`, padded on the right; `lengths [B]`; `group [B]`: which row of `theta [S, P]` serves each.
+
+    With `parent [B, T]` a row is a tree: token `t` comes after token `parent[b, t] < t`, or after nothing where that is
+    -1; it sees its ancestors only, and its place is their number. Texts that begin alike share what they begin with.
+    None: every token comes after the one to its left.
+    """
 
     ids: Ids
     lengths: Ids
     group: NDArray[np.intp]
+    parent: Ids | None = None
 
     @property
     def tokens(self) -> int:
@@ -36,7 +42,8 @@ class TokenRows:
 class TokenScores:
     """Of each token given those before it: `logprob [B, T]` and `entropy [B, T]` in nats.
 
-    Zero where there is nothing to score: at position 0, and beyond a row's length. Cotangents have the same form.
+    Zero where there is nothing to score: where nothing comes before, and beyond a row's length. Cotangents have the
+    same form.
     """
 
     logprob: Float
