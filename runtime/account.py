@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
+from acclimate.adapters.accuracy import Scores, Telemetry, difference_of_confidences, observe
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.signals import SIGNALS
@@ -79,6 +79,15 @@ class Account:
             session.account.samples += len(answer.logits)
             session.last_used_at = self._clock.wall()
             self._noted(session, None, False)
+
+    def used(self, session: Session, samples: int, scores: Scores | None = None) -> None:
+        """Count a request of a language model's session, about so many texts; `scores` are of tokens it has written."""
+        if scores is not None:
+            session.telemetry = observe(session.telemetry, scores, self._thresholds[session.model])
+        session.account.requests += 1
+        session.account.samples += samples
+        session.last_used_at = self._clock.wall()
+        self._noted(session, None, False)
 
     def stepped(self, report: StepReport) -> None:
         """Count one session's part in a step, and tell watchers."""

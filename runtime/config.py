@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_generation import Generation
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
@@ -154,6 +155,7 @@ class Config(BaseSettings):
     restoration: Restoration = Restoration()
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
+    generation: Generation = Generation()
     logging: Logging = Logging()
     security: Security = Security()
     limits: Limits = Limits()

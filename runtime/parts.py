@@ -8,6 +8,7 @@ from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.generation.model import Model
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -29,6 +30,7 @@ class Parts:
     account: Account
     residency: Residency
     hub: EventHub
+    generating: Generating
     clock: Clock
     max_rows: int
     max_queue: int

@@ -16,6 +16,7 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.generation.model import Model, answers_arrays
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.lifecycle import Lifecycle
@@ -59,6 +60,11 @@ class Service:
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
         return self._parts.repository
+
+    @property
+    def generating(self) -> Generating:
+        """What language models do."""
+        return self._parts.generating
 
     @property
     def ready(self) -> bool:

@@ -16,7 +16,11 @@ from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
 from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.generation.desk import Desk
+from acclimate.runtime.generation.model import LanguageModel, Model
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.control import Around, ModelRepository
@@ -134,15 +138,17 @@ def build_service(
     clock: Clock | None = None,
     store: Store | None = None,
     quotas: Quotas | None = None,
+    languages: Mapping[str, LanguageEngine] | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock, engines = clock or SystemClock(), dict(engines)
+    clock, writers = clock or SystemClock(), dict(languages or {})
+    models: dict[str, Model] = {**engines, **{name: LanguageModel(engine) for name, engine in writers.items()}}
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
-    account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
+    account = Account(models, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
     drift = Watch.of(config.drift.model_dump())
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    table = SessionTable(models, guards_of(config), limits_of(config), clock, drift, quotas)
     residency = Residency(
         table,
         account,
@@ -170,8 +176,8 @@ def build_service(
     )
     service = Service(
         Parts(
-            engines=engines,
-            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account)),
+            engines=models,
+            repository=ModelRepository(around_of(config, models, table, predictor, learner, account)),
             table=table,
             predictor=predictor,
             learner=learner,
@@ -179,6 +185,12 @@ def build_service(
             account=account,
             residency=residency,
             hub=hub,
+            generating=Generating(
+                {name: Desk(name, engine, config.generation) for name, engine in writers.items()},
+                residency,
+                account,
+                clock,
+            ),
             clock=clock,
             max_rows=max_rows(config.scheduler.max_batch),
             max_queue=config.scheduler.max_queue,
@@ -229,7 +241,7 @@ def _shared(config: Config, quotas: Quotas, clock: Clock) -> SharedBudgets:
 
 def around_of(
     config: Config,
-    engines: dict[str, Engine],
+    engines: dict[str, Model],
     table: SessionTable,
     predictor: Predictor,
     learner: Learner,
@@ -272,4 +284,6 @@ def limits_of(config: Config) -> Limits:
         | {PREFIX + key: value for key, value in config.restoration.model_dump().items()},
         default_budget=Budget(config.budget.refill_ms_per_s, config.budget.capacity_ms),
         default_ttl_seconds=config.sessions.default_ttl_seconds or None,
+        language_recipe=config.generation.default_recipe,
+        language_budget=Budget(config.generation.refill_ms_per_s, config.generation.capacity_ms),
     )

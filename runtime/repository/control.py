@@ -131,8 +131,7 @@ class ModelRepository:
             Unavailable: the daemon drains.
         """
         async with self._lock:
-            engine = replaceable(name, self._around.engines.get(name))
-            if engine is None:
+            if (engine := replaceable(name, self._around.engines.get(name))) is None:
                 await self._found(name, "")
                 return
             self._refuse_closed()

@@ -19,8 +19,8 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.requests import Forward, Rows
 from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
 from acclimate.runtime.engines.base import Engine, Folded
-from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.generation.model import answers_arrays
+from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.sessions.cohort import Cohort
 
 CHANGED = (Outcome.APPLIED, Outcome.SKIPPED_NOT_SELECTED)

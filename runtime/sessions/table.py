@@ -17,7 +17,7 @@ from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
-from acclimate.runtime.generation.model import Model
+from acclimate.runtime.generation.model import LanguageModel, Model
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
@@ -55,10 +55,9 @@ class SessionTable:
         self.created: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
 
-    @property
-    def default_budget(self) -> Budget:
-        """The budget of a session that chooses none."""
-        return self._limits.default_budget
+    def default_budget(self, model: str) -> Budget:
+        """The budget of a model's session that chooses none."""
+        return self._limits.budget_of(isinstance(self._engines.get(model), LanguageModel))
 
     @property
     def default_ttl_seconds(self) -> float | None:
@@ -95,10 +94,11 @@ class SessionTable:
                 model=request.model,
                 session=session_id,
             )
-        chosen = checked_budget(request.budget or self.default_budget)
+        writes = isinstance(engine, LanguageModel)
+        chosen = checked_budget(request.budget or self._limits.budget_of(writes))
         ttl = checked_ttl(request.ttl_seconds, self.default_ttl_seconds)
-        recipe = self._limits.default_recipe if request.recipe is None else request.recipe
-        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+        recipe = self._limits.recipe_of(writes) if request.recipe is None else request.recipe
+        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters, writes)
         cohort = self._cohort(engine, own)
         if len(self._sessions) >= self._limits.max_sessions:
             raise ResourceExhausted(
@@ -125,7 +125,7 @@ class SessionTable:
         engine = self.engine(record.model)
         check_record(record, engine.manifest)
         try:
-            key = cohort_key(record.model, record.recipe, record.parameters, {})
+            key = cohort_key(record.model, record.recipe, record.parameters, {}, isinstance(engine, LanguageModel))
             cohort = self._cohort(engine, key)
         except InvalidArgument as error:
             raise FailedPrecondition(
