@@ -7,7 +7,7 @@ manifest, zeros in every `lora.B` at the source. Rows of one batch may belong to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -15,6 +15,9 @@ from acclimate.adapters.language import Ids, TokenRows, TokenScores
 from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.source import Source
+
+Pullback = Callable[[TokenScores], TokenScores]
+"""Cotangents that depend on the scores; it is called once, with the scores of all rows."""
 
 Finish = Literal["", "eos", "stop", "length", "context"]
 """Why a text ended: the model said so, a stop string, `max_tokens`, no room in the context; empty: it goes on."""
@@ -117,8 +120,11 @@ class LanguageEngine(Protocol):
     def score(self, rows: TokenRows, theta: Float) -> TokenScores:
         """Scores of rows under `theta [S, P]`."""
 
-    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores) -> tuple[TokenScores, Float]:
-        """Scores, and the gradient `[S, P]` of `(scores * cotangents).sum()`, summed over each session's rows."""
+    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores | Pullback) -> tuple[TokenScores, Float]:
+        """Scores, and the gradient `[S, P]` of `(scores * cotangents).sum()`, summed over each session's rows.
+
+        Cotangents that depend on the scores are a function of them, so that one forward pass is enough.
+        """
 
     def decoder(self, slots: int) -> Decoder:
         """An empty decoder for up to `slots` texts at once."""

@@ -19,7 +19,7 @@ from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import REQUIRED_FILES, Calibration, Cost, FileEntry, Lora, Manifest, TensorSpec
 from acclimate.adapters.numerics import group_sum, log_softmax
 from acclimate.adapters.source import Source
-from acclimate.runtime.engines.language import Decoder, Message
+from acclimate.runtime.engines.language import Decoder, Message, Pullback
 from acclimate.runtime.engines.reference_decoder import ReferenceDecoder
 
 BEGIN, END, VOCABULARY = 256, 257, 258
@@ -120,18 +120,19 @@ class ReferenceLanguageEngine:
         """Scores of rows under `theta [S, P]`."""
         return self._scores(rows, log_softmax(self._forward(rows, theta)[2]))
 
-    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores) -> tuple[TokenScores, Float]:
+    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores | Pullback) -> tuple[TokenScores, Float]:
         """Scores, and the gradient `[S, P]`, by the chain rule written out."""
         inputs, hidden, logits = self._forward(rows, theta)
         log_p = log_softmax(logits)
-        upstream = self._upstream(rows, log_p, cotangents)
+        scores = self._scores(rows, log_p)
+        upstream = self._upstream(rows, log_p, cotangents(scores) if callable(cotangents) else cotangents)
         a1, b1, a2, b2 = self._adapters(theta, rows.group)
         grad_a2, grad_b2, grad_q = _low_rank(hidden, a2, b2, upstream)
         grad_h = (upstream @ self.head + grad_q @ a2) * (1 - hidden**2)
         grad_a1, grad_b1, _ = _low_rank(inputs, a1, b1, grad_h)
         parts = [part.reshape(len(part), -1) for part in (grad_a1, grad_b1, grad_a2, grad_b2)]
         gradient = group_sum(np.concatenate(parts, axis=1), rows.group, len(theta)).astype(theta.dtype)
-        return self._scores(rows, log_p), gradient
+        return scores, gradient
 
     def decoder(self, slots: int) -> Decoder:
         """An empty decoder."""

@@ -69,6 +69,10 @@ def test_the_gradient_is_that_of_finite_differences(engine: LanguageEngine) -> N
         return float((found.logprob * cotangents.logprob + found.entropy * cotangents.entropy).sum(dtype=np.float64))
 
     np.testing.assert_allclose(scores.logprob, engine.score(rows, theta).logprob, rtol=1e-5, atol=1e-5)
+    seen = []
+    _, pulled = engine.vjp(rows, theta, lambda found: seen.append(found) or cotangents)
+    np.testing.assert_array_equal(pulled, gradient)
+    np.testing.assert_array_equal(seen[0].logprob, scores.logprob)
     for _ in range(8):
         direction = random.normal(size=theta.shape).astype(np.float32)
         step = np.float32(1e-2 / np.linalg.norm(direction))
