@@ -21,6 +21,12 @@ class Generation(Section):
     learn_patience_ms: NonNegative = Field(
         200.0, description="time that a step of a lesson waits for texts to be finished first, milliseconds"
     )
+    trust_radius: NonNegative = Field(
+        1.0, description="largest relative distance of a session's parameters from the source, learnt or brought along"
+    )
+    canary_tolerance: NonNegative = Field(
+        0.25, description="how much less likely each group of canary texts may become, as a rise of their perplexity"
+    )
     default_recipe: str = Field(
         "tlm", min_length=1, description="recipe of a language model's session that chooses none"
     )

@@ -22,6 +22,7 @@ from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.model import LanguageModel, Model
 from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import max_rows
+from acclimate.runtime.language.jobs import LearningLimits
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.control import Around, ModelRepository
 from acclimate.runtime.repository.shelves import Shelves, highest
@@ -141,8 +142,9 @@ def build_service(
     languages: Mapping[str, LanguageEngine] | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock, writers = clock or SystemClock(), dict(languages or {})
-    models: dict[str, Model] = {**engines, **{name: LanguageModel(engine) for name, engine in writers.items()}}
+    clock = clock or SystemClock()
+    writers = {name: LanguageModel(engine, _lessons(config)) for name, engine in (languages or {}).items()}
+    models: dict[str, Model] = {**engines, **writers}
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
@@ -186,7 +188,7 @@ def build_service(
             residency=residency,
             hub=hub,
             generating=Generating(
-                {name: Desk(name, engine, config.generation) for name, engine in writers.items()},
+                {name: Desk(model, config.generation) for name, model in writers.items()},
                 residency,
                 account,
                 clock,
@@ -259,6 +261,11 @@ def around_of(
         account=account,
         trust_radius=config.adaptation.trust_radius,
     )
+
+
+def _lessons(config: Config) -> LearningLimits:
+    chosen = config.generation
+    return LearningLimits(trust_radius=chosen.trust_radius, canary_tolerance=chosen.canary_tolerance)
 
 
 def guards_of(config: Config) -> Guards:

@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from acclimate.runtime.config_generation import Generation
-from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.errors import ResourceExhausted, Unavailable
+from acclimate.runtime.generation.model import LanguageModel
 from acclimate.runtime.generation.tally import LanguageTally
 from acclimate.runtime.generation.types import LanguageSnapshot
 from acclimate.runtime.generation.writing import RETRY_SECONDS, Writer
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Desk:
     """One model's. Tokens are made on a thread of their own, so that a long prompt holds nobody up."""
 
-    def __init__(self, name: str, engine: LanguageEngine, limits: Generation) -> None:
-        self.name, self.engine, self.limits = name, engine, limits
-        self.writer = Writer(engine, limits.slots, limits.max_queue)
+    def __init__(self, model: LanguageModel, limits: Generation) -> None:
+        self.model, self.engine, self.limits = model, model.engine, limits
+        self.writer = Writer(model.engine, limits.slots, limits.max_queue)
         self.tally = LanguageTally()
         self.lessons_waiting = self.learning = 0
         self._scores = 0
@@ -70,7 +70,7 @@ class Desk:
         """Figures; safe from any thread."""
         tally, writer = self.tally, self.writer
         return LanguageSnapshot(
-            model=self.name,
+            model=self.model.manifest.name,
             texts=dict(tally.texts),
             prompt_tokens=tally.prompt_tokens,
             generated_tokens=tally.generated_tokens,

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from acclimate.adapters import recipes as stream
 from acclimate.adapters.bank import State
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.learning.recipes import language_parameters, language_values
 from acclimate.adapters.recipes import Recipe
 from acclimate.adapters.watch import Watch
-from acclimate.runtime.generation import recipes as language
 from acclimate.runtime.generation.model import LanguageModel, Model
 
 
@@ -22,7 +22,10 @@ def values(recipe: str, overrides: Mapping[str, float], writes: bool) -> dict[st
     Raises:
         RecipeError: the recipe or a parameter is unknown, or a value out of range.
     """
-    return language.values(recipe, overrides) if writes else stream.values(recipe, overrides)
+    if not writes:
+        return stream.values(recipe, overrides)
+    language_parameters(recipe, overrides)
+    return language_values(recipe, overrides)
 
 
 def composed(
@@ -34,7 +37,6 @@ def composed(
         RecipeError: the recipe needs what the model does not hold.
     """
     if isinstance(model, LanguageModel):
-        language.values(recipe, effective)
         still = Recipe(recipe, batch_rows=0, guards=guards, watch=None)
         return still, stream.template(still, model.source)
     built = stream.build(recipe, effective, model.source, guards, watch)

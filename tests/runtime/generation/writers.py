@@ -85,7 +85,7 @@ class HeldDecoder:
         self._inner.release(slot)
 
 
-def moved(language: LanguageEngine, seed: int = 1) -> Float:
+def moved(language: LanguageEngine, seed: int = 1, scale: float = 0.3) -> Float:
     """A row of theta that is not the source's."""
     source = language.source.theta
-    return (source + 0.3 * np.random.default_rng(seed).normal(size=source.shape)).astype(np.float32)
+    return (source + scale * np.random.default_rng(seed).normal(size=source.shape)).astype(np.float32)
