@@ -41,7 +41,7 @@ def likelihood(scores: TokenScores, rows: TokenRows, targets: Targets, sessions:
     total = _each(weight.sum(axis=1), rows.group, sessions)
     share = weight / np.maximum(total[rows.group], np.float32(1e-12))[:, np.newaxis]
     value = -_each((share * scores.logprob).sum(axis=1), rows.group, sessions)
-    return Loss(value, TokenScores(-share, np.zeros_like(share)))
+    return Loss(value, _only(np.negative(share)))
 
 
 def contrast(
@@ -50,7 +50,7 @@ def contrast(
     """Cross-entropy of the softmax over candidates of their log-probabilities, a mean over the units that have some.
 
     It is what classification by candidates is judged by: only how the right one compares with the others counts.
-    Units without candidates count by their likelihood, each as one.
+    The likelihood of units without candidates is added.
     """
     chosen = targets.gold != NONE
     if not chosen.any():
@@ -59,7 +59,7 @@ def contrast(
     log_p = log_softmax(candidate_scores(scores, targets, n) / np.float32(temperature))
     gold = np.where(chosen, targets.gold, 0)
     count = _each(chosen.astype(np.float32), rows.group, sessions)
-    share = chosen / np.maximum(count[rows.group], 1) / np.float32(temperature)
+    share = (chosen / np.maximum(count[rows.group], 1) / temperature).astype(np.float32)
     slope = np.exp(log_p)
     slope[each, gold] -= 1
     cotangent = np.zeros_like(scores.logprob)
@@ -97,9 +97,9 @@ def input_perplexity(
     mean = -(share * scores.logprob).sum(axis=1)
     weigh = np.where(mean > threshold, scale * np.exp(np.minimum(mean - threshold, FARTHEST)), 0).astype(np.float32)
     samples = np.maximum(_each(np.ones_like(mean), rows.group, sessions), 1)
-    weigh = weigh / samples[rows.group]
-    value = _each(weigh * mean, rows.group, sessions)
-    return Loss(value, _only(-weigh[:, np.newaxis] * share))
+    each = (weigh / samples[rows.group]).astype(np.float32)
+    value = _each(each * mean, rows.group, sessions)
+    return Loss(value, _only(-each[:, np.newaxis] * share))
 
 
 def divergence(scores: TokenScores, base: Float, rows: TokenRows, targets: Targets, sessions: int) -> Loss:
@@ -132,8 +132,8 @@ def policy(
 
     Advantages are those of `votes.advantages` (TTRL: Zuo et al. 2025, arXiv 2504.16084, with GRPO's normalisation).
     Only the share of tokens with the highest entropies, `1 - forking`, is updated, where the text might have gone
-    another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL; their constants
-    are not published, and these are ours).
+    another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL; their
+    constants are not published, and these are ours).
     """
     counted = targets.weight > 0
     if forking > 0 and counted.any():
@@ -147,7 +147,7 @@ def policy(
     outside = np.maximum(np.maximum(below, above), 0) if band else np.zeros_like(scores.entropy)
     value = (-pushed * scores.logprob + np.float32(band) * share * outside).sum(axis=1)
     slope = np.where(outside > 0, np.where(below > above, -1, 1), 0) * np.float32(band) * share
-    return Loss(_each(value, rows.group, sessions), TokenScores(-pushed, slope.astype(np.float32)))
+    return Loss(_each(value, rows.group, sessions), TokenScores((-pushed).astype(np.float32), slope.astype(np.float32)))
 
 
 def candidate_scores(scores: TokenScores, targets: Targets, candidates: int) -> Float:
@@ -190,6 +190,6 @@ def _each(values: NDArray[Any], group: NDArray[np.intp], sessions: int) -> Float
     return group_sum(values, group, sessions).astype(np.float32)
 
 
-def _only(logprob: Float) -> TokenScores:
+def _only(logprob: NDArray[Any]) -> TokenScores:
     """Cotangents of log-probabilities alone."""
     return TokenScores(logprob.astype(np.float32), np.zeros_like(logprob, np.float32))

@@ -87,9 +87,8 @@ class Tree:
 
     def unit(self, gold: int = NONE, *, anchored: float = 0.0, advantage: float = 1.0) -> Unit:
         """What was added; `anchored` is the anchor of tokens that count in the loss, and of all where none does."""
-        ids, parent, weight, branch = (
-            np.concatenate(part) for part in (self._ids, self._parent, self._weight, self._branch)
-        )
+        ids, parent, branch = (np.concatenate(part) for part in (self._ids, self._parent, self._branch))
+        weight = np.concatenate(self._weight)
         held = weight > 0 if weight.any() else np.ones(len(ids), np.bool_)
         return Unit(ids, parent, weight, branch, gold, (anchored * held).astype(np.float32), advantage)
 
