@@ -20,6 +20,7 @@ from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.model import writes_text
 from acclimate.runtime.generation.reading import prompt_ids, sampling_of
 from acclimate.runtime.generation.scoring import score_ids, scores
+from acclimate.runtime.generation.sequences import Sequences
 from acclimate.runtime.generation.types import (
     GeneratedToken,
     GenerateReply,
@@ -45,11 +46,16 @@ class Generating:
 
     def __init__(self, desks: Mapping[str, Desk], residency: Residency, account: Account, clock: Clock) -> None:
         self._desks = desks
+        self.sequences = Sequences(residency, account)
         self._residency, self._account, self._clock = residency, account, clock
 
     def snapshot(self) -> tuple[LanguageSnapshot, ...]:
         """Figures of every language model, by name; safe from any thread."""
         return tuple(self._desks[name].snapshot() for name in sorted(self._desks))
+
+    def writes(self, model: str) -> bool:
+        """Whether there is a language model of this name."""
+        return model in self._desks
 
     async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateReply]:
         """Who writes the text, then its tokens; the iterator has to be closed.

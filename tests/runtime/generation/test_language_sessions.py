@@ -12,7 +12,6 @@ from tests.runtime.generation.writers import MODEL, PROMPT, engine, moved, writi
 from tests.runtime.rpc.loopback import MODEL as NUMERIC
 from tests.runtime.rpc.loopback import Loopback
 
-
 DRAWN = {"max_tokens": 60, "temperature": 1.0, "seed": 5}
 
 

@@ -34,7 +34,11 @@ def config(**sections: Any) -> Config:
 def writing(language: Any = None, **sections: Any) -> Iterator[Loopback]:
     """Serve the small model until the block ends."""
     with serving(config(**sections), languages={MODEL: language or engine()}) as running:
-        yield running
+        try:
+            yield running
+        finally:
+            if isinstance(language, Held):
+                language.go.set()
 
 
 def alone(
