@@ -20,6 +20,7 @@ from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.model import LanguageModel, Model
+from acclimate.runtime.generation.purse import Purse
 from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.language.jobs import LearningLimits
@@ -168,10 +169,11 @@ def build_service(
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
     steps = _steps(config, store)
+    shared = None if synchronous else _shared(config, quotas, clock)
     learner = Learner(
         steps,
         clock,
-        None if synchronous else _shared(config, quotas, clock),
+        shared,
         predictor.idle,
         account.stepped,
         residency.may_commit,
@@ -192,6 +194,7 @@ def build_service(
                 residency,
                 account,
                 clock,
+                Purse(clock, shared),
             ),
             clock=clock,
             max_rows=max_rows(config.scheduler.max_batch),

@@ -16,20 +16,28 @@ from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.language import Emitted
 from acclimate.runtime.errors import AcclimateError
+from acclimate.runtime.generation.commit import Committing
 from acclimate.runtime.generation.desk import Desk
+from acclimate.runtime.generation.lessons import Lessons, Pupil
 from acclimate.runtime.generation.model import writes_text
+from acclimate.runtime.generation.purse import Purse
 from acclimate.runtime.generation.reading import prompt_ids, sampling_of
 from acclimate.runtime.generation.scoring import score_ids, scores
 from acclimate.runtime.generation.sequences import Sequences
+from acclimate.runtime.generation.studying import examples, recipe_of, refuse_paused
 from acclimate.runtime.generation.types import (
     GeneratedToken,
     GenerateReply,
     GenerateRequest,
     LanguageSnapshot,
+    LearnOutcome,
+    LearnProgress,
+    LearnRequest,
     ScoreReply,
     ScoreRequest,
     Usage,
 )
+from acclimate.runtime.sessions.changing import check_etag
 from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.session import Session, in_use
 
@@ -42,10 +50,17 @@ class Generating:
         residency: sessions.
         account: the books of models and sessions.
         clock: the time.
+        purse: who pays for lessons.
     """
 
-    def __init__(self, desks: Mapping[str, Desk], residency: Residency, account: Account, clock: Clock) -> None:
+    def __init__(
+        self, desks: Mapping[str, Desk], residency: Residency, account: Account, clock: Clock, purse: Purse
+    ) -> None:
         self._desks = desks
+        self._lessons = {
+            name: Lessons(desk, purse, Committing(desk, account, residency.may_commit, self.now).commit, self.now)
+            for name, desk in desks.items()
+        }
         self.sequences = Sequences(residency, account)
         self._residency, self._account, self._clock = residency, account, clock
 
@@ -79,6 +94,28 @@ class Generating:
                     async for reply in replies:
                         yield reply
 
+    async def learn(self, request: LearnRequest) -> AsyncIterator[LearnProgress | LearnOutcome]:
+        """Progress of a lesson, then its outcome; the iterator has to be closed.
+
+        Raises:
+            NotFound: no such model or session. Aborted: the etag is another. FailedPrecondition: the model writes no
+            text, or the session is paused. InvalidArgument: material or recipe. ResourceExhausted: too many lessons
+            wait, or the budget is empty. Unavailable: the daemon drains.
+        """
+        with self._counted(request.model) as arrived:
+            desk = self._desk(request.model)
+            session = await self._residency.get(request.model, request.session_id)
+            with in_use(session):
+                check_etag(session, request.etag)
+                name, parameters = recipe_of(request, session)
+                shown = await desk.read(lambda: examples(desk.engine, name, request.material))
+                check_etag(session, request.etag)
+                refuse_paused(session)
+                pupil = Pupil(session, name, parameters, shown, request.max_tokens, request.max_ms, arrived)
+                async with aclosing(self._lessons[request.model].attend(pupil)) as updates:
+                    async for update in updates:
+                        yield update
+
     async def score(self, request: ScoreRequest) -> ScoreReply:
         """Scores of texts.
 
@@ -102,9 +139,10 @@ class Generating:
         """Refuse what is new, let texts be finished for `grace_seconds`, cut off the rest."""
         for desk in self._desks.values():
             desk.close()
+        lessons = [asyncio.create_task(lessons.release(grace_seconds)) for lessons in self._lessons.values()]
         busy = [desk for desk in self._desks.values() if not desk.writer.idle.is_set()]
         waits = [asyncio.to_thread(desk.writer.idle.wait, grace_seconds) for desk in busy]
-        await asyncio.gather(*waits)
+        await asyncio.gather(*waits, *lessons)
         await asyncio.gather(*(asyncio.to_thread(desk.release) for desk in self._desks.values()))
 
     def ended(self, text: Text, ending: str) -> None:
