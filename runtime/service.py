@@ -147,7 +147,8 @@ class Service:
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
         session = await self._parts.residency.get(model, session_id)
-        result = settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
+        classes = answers_arrays(self._engine(model)).manifest.classes
+        result = settle(session, labels, len(classes), self._parts.account)
         await self._learn(session)
         return result
 

@@ -21,7 +21,7 @@ from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
-from acclimate.runtime.generation.types import LearnRequest, ScoreReply, ScoreRequest, Strategy
+from acclimate.runtime.generation.types import Drawing, LearnRequest, ScoreReply, ScoreRequest, Strategy
 from acclimate.runtime.rpc import convert_sessions
 from acclimate.runtime.types import (
     Budget,
@@ -227,11 +227,8 @@ class AsyncClient:
 
         It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
         """
-        request = language.generate_request(
-            model, session_id, prompt,
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop=stop, seed=seed,
-            strategy=strategy, samples=samples,
-        )  # fmt: skip
+        drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
+        request = language.generate_request(model, session_id, prompt, drawing)
         return AsyncGeneration(self._calls, request, timeout_seconds)
 
     def learn(

@@ -31,10 +31,9 @@ Given: TypeAlias = Sequence[tuple[str, str]]
 """Prompts, and what follows each."""
 
 
-def generate_request(model: str, session_id: str | None, prompt: PromptLike, **drawing: Any) -> GenerateRequest:
-    """What is to be written; `drawing` as `Drawing`."""
-    chosen = {name: tuple(value) if name == "stop" else value for name, value in drawing.items()}
-    return GenerateRequest(model, session_id, prompt_of(prompt), Drawing(**chosen))
+def generate_request(model: str, session_id: str | None, prompt: PromptLike, drawing: Drawing) -> GenerateRequest:
+    """What is to be written."""
+    return GenerateRequest(model, session_id, prompt_of(prompt), drawing)
 
 
 def material(

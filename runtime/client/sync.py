@@ -21,7 +21,7 @@ from acclimate.runtime.client.secure import Tls, open_channel
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_blocking
 from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
-from acclimate.runtime.generation.types import LearnRequest, ScoreReply, ScoreRequest, Strategy
+from acclimate.runtime.generation.types import Drawing, LearnRequest, ScoreReply, ScoreRequest, Strategy
 from acclimate.runtime.rpc import convert_sessions
 from acclimate.runtime.types import (
     Budget,
@@ -224,11 +224,8 @@ class Client:
 
         It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
         """
-        request = language.generate_request(
-            model, session_id, prompt,
-            max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop=stop, seed=seed,
-            strategy=strategy, samples=samples,
-        )  # fmt: skip
+        drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
+        request = language.generate_request(model, session_id, prompt, drawing)
         return Generation(self._calls, request, timeout_seconds)
 
     def learn(

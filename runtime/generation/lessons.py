@@ -8,7 +8,7 @@ lesson changes its session once, at its end, or not at all.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -84,7 +84,7 @@ class Lessons:
         self._run: asyncio.Task[None] | None = None
         self._closed = False
 
-    async def attend(self, pupil: Pupil) -> AsyncIterator[LearnProgress | LearnOutcome]:
+    async def attend(self, pupil: Pupil) -> AsyncGenerator[LearnProgress | LearnOutcome, None]:
         """Progress of a lesson, then its outcome; whoever stops reading ends it, and nothing is committed then.
 
         Raises:

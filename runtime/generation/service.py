@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 import numpy as np
@@ -72,7 +72,7 @@ class Generating:
         """Whether there is a language model of this name."""
         return model in self._desks
 
-    async def generate(self, request: GenerateRequest) -> AsyncIterator[GenerateReply]:
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateReply, None]:
         """Who writes the text, then its tokens; the iterator has to be closed.
 
         Raises:
@@ -94,7 +94,7 @@ class Generating:
                     async for reply in replies:
                         yield reply
 
-    async def learn(self, request: LearnRequest) -> AsyncIterator[LearnProgress | LearnOutcome]:
+    async def learn(self, request: LearnRequest) -> AsyncGenerator[LearnProgress | LearnOutcome, None]:
         """Progress of a lesson, then its outcome; the iterator has to be closed.
 
         Raises:
@@ -204,7 +204,7 @@ class Text:
         """Tokens so far."""
         return len(self._logprobs)
 
-    async def replies(self, tokens: AsyncIterator[Emitted | None]) -> AsyncIterator[GenerateReply]:
+    async def replies(self, tokens: AsyncIterator[Emitted | None]) -> AsyncGenerator[GenerateReply, None]:
         """Messages of the text; however it ends, that is counted."""
         ending = "cancelled"
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import structlog
@@ -84,7 +84,7 @@ class Writer:
                 limit=self._max_queue,
             )
 
-    async def write(self, prompt: Ids, theta: Float, sampling: Sampling) -> AsyncIterator[Emitted | None]:
+    async def write(self, prompt: Ids, theta: Float, sampling: Sampling) -> AsyncGenerator[Emitted | None, None]:
         """None once the text has its slot, then its tokens; whoever stops reading gives the slot back.
 
         Raises:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import grpc
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 
-from acclimate.runtime.client import AsyncClient, Client, ClientError, Message
+from acclimate.runtime.client import AsyncClient, Client, ClientError, Message, operations
 from acclimate.runtime.engines.language import Sampling
+from acclimate.runtime.errors import FailedPrecondition
+from acclimate.runtime.types import InferRequest
 from acclimate.v1 import generation_service_pb2 as pb
 from tests.polling import until
 from tests.runtime.generation.writers import MODEL, PROMPT, Held, alone, engine, writing
@@ -138,7 +142,7 @@ def test_text_that_is_not_utf8_is_refused(running: Loopback, client: Client) -> 
 
 def test_a_search_strategy_that_there_is_not_is_refused(running: Loopback) -> None:
     message = pb.GenerateRequest(name=f"models/{MODEL}", prompt="abc")
-    message.search.strategy = 77
+    message.search.strategy = 77  # type: ignore[assignment]
     with running.channel() as channel, pytest.raises(grpc.RpcError) as caught:
         list(channel.unary_stream(GENERATE)(message.SerializeToString()))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -180,7 +184,7 @@ def test_too_many_texts_are_refused_with_a_time_to_come_back() -> None:
             begun = []
             for place in range(3):
                 begun.append(pool.submit(client.generate(MODEL, PROMPT, max_tokens=2).read))
-                until(lambda count=place + 1: known(count), "a text to be queued")
+                until(partial(known, place + 1), "a text to be queued")
             with pytest.raises(ClientError) as caught:
                 client.generate(MODEL, PROMPT).read()
             assert (caught.value.code, caught.value.reason) == ("RESOURCE_EXHAUSTED", "QUEUE_FULL")
@@ -195,11 +199,11 @@ def test_a_decoder_that_fails_costs_its_texts_and_no_others() -> None:
     with writing(held) as running, Client(running.target) as client:
         held.decoder(1)
         assert client.generate(MODEL, PROMPT, max_tokens=2).read()
-        broken = held.decoders[-1]
-        broken.step = lambda: 1 / 0  # type: ignore[method-assign]
-        with pytest.raises(ClientError) as caught:
+        held.decoders[-1].broken = True
+        with capture_logs() as logged, pytest.raises(ClientError) as caught:
             client.generate(MODEL, PROMPT, max_tokens=2).read()
         assert caught.value.code == "INTERNAL"
+        assert "texts could not be continued" in [entry["event"] for entry in logged]
         assert client.generate(MODEL, PROMPT, max_tokens=2).read()
 
 
@@ -222,21 +226,18 @@ def test_a_draining_daemon_finishes_its_texts_and_begins_none(running: Loopback)
         draining.result(60)
 
 
-def test_arrays_are_refused_by_a_model_that_writes(client: Client) -> None:
-    with pytest.raises(ClientError) as caught:
-        client.predict(NUMERIC, samples(1), parameters={"sequence_id": "a", "sequence_start": True})
-        client.model(MODEL)
-        client._calls.call(operation_for(client))
-    assert caught.value.reason == "MODEL_WRITES_TEXT"
-
-
-def operation_for(client: Client):
-    from acclimate.runtime.client import operations
-
-    info = client.model(NUMERIC)
-    operation = operations.predict(info, samples(1), {}, None)
-    operation.request.model_name = MODEL
-    return operation
+def test_arrays_and_labels_are_refused_by_a_model_that_writes(running: Loopback, client: Client) -> None:
+    asked = operations.predict(client.model(NUMERIC), samples(1), {}, None)
+    asked.request.model_name = MODEL
+    with pytest.raises(ClientError, match="a language model takes 'text_input'") as caught:
+        client._calls.call(asked)
+    assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", "INPUTS_MISMATCH")
+    with pytest.raises(FailedPrecondition, match="is a language model"):
+        running.run(running.service.infer(InferRequest(MODEL, "", "", {}, (), {})))
+    with client.create_session(MODEL, "unlabelled") as session:
+        with pytest.raises(ClientError) as caught:
+            session.feedback("r", 0)
+        assert (caught.value.code, caught.value.reason) == ("FAILED_PRECONDITION", "MODEL_WRITES_TEXT")
 
 
 def test_scores_are_the_engines(client: Client) -> None:

@@ -73,6 +73,7 @@ class HeldDecoder:
 
     def __init__(self, inner: Decoder, go: threading.Event) -> None:
         self._inner, self._go = inner, go
+        self.broken = False
 
     @property
     def free(self) -> int:
@@ -83,6 +84,8 @@ class HeldDecoder:
 
     def step(self) -> list[Emitted]:
         self._go.wait(60)
+        if self.broken:
+            raise RuntimeError("the decoder cannot")
         return self._inner.step()
 
     def release(self, slot: int) -> None:
