@@ -18,7 +18,7 @@ from acclimate.adapters.learning.units import NONE, Targets
 from acclimate.adapters.numerics import group_sum, log_softmax
 
 FARTHEST = 5.0
-"""Log-ratios beyond this are cut off, so that one token does not outweigh all others: e^5 is about 150."""
+"""Exponentials of more nats than this are not taken, so that no token outweighs all others: e^5 is about 150."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +105,17 @@ def input_perplexity(
 def divergence(scores: TokenScores, base: Float, rows: TokenRows, targets: Targets, sessions: int) -> Loss:
     """How far the model has gone from the source on the tokens that anchor it: `r - 1 - log r`, `r = p / p0`.
 
-    A mean, weighted by the anchors, of the estimate of `KL(p0 || p)` that is never negative and 0 only where both say
-    the same (Schulman 2020, "Approximating KL divergence", k3). `base [B, T]` holds `log p0`. Scores hold one token's
-    probability of a distribution: on texts that the source did not write it is a penalty, not the divergence.
+    A mean, weighted by the anchors and linear beyond `log r = 5`, of the estimate of `KL(p0 || p)` that is never
+    negative and 0 only where both say the same (Schulman 2020, "Approximating KL divergence", k3). `base [B, T]` holds
+    `log p0`. Scores hold one token's probability of a distribution: on texts that the source did not write it is a
+    penalty, not the divergence.
     """
     total = _each(targets.anchor.sum(axis=1), rows.group, sessions)
     share = targets.anchor / np.maximum(total[rows.group], np.float32(1e-12))[:, np.newaxis]
-    log_ratio = np.clip(scores.logprob - base, -FARTHEST, FARTHEST)
-    ratio = np.exp(log_ratio)
-    value = _each((share * (ratio - 1 - log_ratio)).sum(axis=1), rows.group, sessions)
+    log_ratio = scores.logprob - base
+    ratio = np.exp(np.minimum(log_ratio, FARTHEST))
+    beyond = np.maximum(log_ratio - FARTHEST, 0) * (ratio - 1)
+    value = _each((share * (ratio - 1 - np.minimum(log_ratio, FARTHEST) + beyond)).sum(axis=1), rows.group, sessions)
     return Loss(value, _only(share * (ratio - 1)))
 
 
@@ -131,13 +133,16 @@ def policy(
     """Policy gradient on texts that the model itself wrote: `-mean A log p` over their tokens, with a band of entropy.
 
     Advantages are those of `votes.advantages` (TTRL: Zuo et al. 2025, arXiv 2504.16084, with GRPO's normalisation).
-    Only the share of tokens with the highest entropies, `1 - forking`, is updated, where the text might have gone
-    another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL; their
-    constants are not published, and these are ours).
+    Only the share of a text's tokens with the highest entropies, `1 - forking`, is updated, where the text might have
+    gone another way, and entropy outside `[low, high]` nats costs `band` times its distance there (SPINE and ETTRL;
+    their constants are not published, and these are ours).
     """
     counted = targets.weight > 0
     if forking > 0 and counted.any():
-        cut = np.quantile(scores.entropy[counted], forking)
+        some = counted.any(axis=1)
+        cut = np.zeros((len(counted), 1), scores.entropy.dtype)
+        told = np.where(counted, scores.entropy, np.nan)[some]
+        cut[some] = np.nanquantile(told, forking, axis=1, keepdims=True, method="lower")
         counted = counted & (scores.entropy >= cut)
     weight = np.where(counted, targets.weight, 0).astype(np.float32)
     total = _each(weight.sum(axis=1), rows.group, sessions)

@@ -127,7 +127,9 @@ class Stack:
             own.anchor[index, :longest],
             own.advantage[index],
         )
-        return TokenRows(ids, lengths, group, None if chains else parent), targets
+        scored = (targets.weight > 0) | (targets.anchor > 0)
+        scored |= (targets.branch != NONE) & (targets.gold != NONE)[:, np.newaxis]
+        return TokenRows(ids, lengths, group, scored, None if chains else parent), targets
 
 
 def stack(units: Sequence[Unit]) -> Stack:

@@ -23,6 +23,10 @@ Finish = Literal["", "eos", "stop", "length", "context"]
 """Why a text ended: the model said so, a stop string, `max_tokens`, no room in the context; empty: it goes on."""
 
 
+class LanguageModelError(ValueError):
+    """A language model cannot be loaded; the message names it, what is wrong and what to do."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A turn of a conversation; `role` is `system`, `user` or `assistant`."""
@@ -88,7 +92,10 @@ class Decoder(Protocol):
         """
 
     def step(self) -> list[Emitted]:
-        """Extend every admitted text by one token; a text that finishes gives its slot back."""
+        """Extend every admitted text by one token; a text that finishes gives its slot back.
+
+        A long prompt is read over several steps, in which its text has no token yet.
+        """
 
     def release(self, slot: int) -> None:
         """Give up the text in a slot; harmless where there is none."""

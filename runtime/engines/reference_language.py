@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,9 +150,9 @@ class ReferenceLanguageEngine:
     def close(self) -> None:
         """Nothing to release."""
 
-    def _forward(self, rows: TokenRows, theta: Float) -> tuple[Float, Float, Float]:
+    def _forward(self, rows: TokenRows, theta: Float) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
         """Inputs `[B, T, 2H]`, hidden `[B, T, H]` and logits `[B, T, V]`."""
-        embedded = self.embedding[rows.ids]
+        embedded: NDArray[Any] = self.embedding[rows.ids]
         memory, before, each = embedded.copy(), parents(rows), np.arange(len(embedded))
         for t in range(embedded.shape[1]):
             earlier = memory[each, np.maximum(before[:, t], 0)]
@@ -159,11 +160,11 @@ class ReferenceLanguageEngine:
         inputs = np.concatenate([embedded, memory], axis=2)
         return (inputs, *self._project(inputs, theta, rows.group))
 
-    def _project(self, inputs: Float, theta: Float, group: NDArray[np.intp]) -> tuple[Float, Float]:
+    def _project(self, inputs: Float, theta: Float, group: NDArray[np.intp]) -> tuple[NDArray[Any], NDArray[Any]]:
         a1, b1, a2, b2 = self._adapters(theta, group)
         scale = np.float32(ALPHA / RANK)
-        low = inputs @ a1.swapaxes(1, 2) @ b1.swapaxes(1, 2)
-        hidden = np.tanh(inputs @ self.memory.T + scale * low)
+        low: NDArray[Any] = inputs @ a1.swapaxes(1, 2) @ b1.swapaxes(1, 2)
+        hidden: NDArray[Any] = np.tanh(inputs @ self.memory.T + scale * low)
         low = hidden @ a2.swapaxes(1, 2) @ b2.swapaxes(1, 2)
         return hidden, hidden @ self.head.T + scale * low + self.bias
 
@@ -190,7 +191,8 @@ class ReferenceLanguageEngine:
         np.add.at(upstream, (*onto, rows.ids[b, t]), cotangents.logprob[b, t])
         share[:] = 0
         np.add.at(share, onto, cotangents.entropy[b, t])
-        return upstream - share[..., np.newaxis] * p * (log_p + entropy[..., np.newaxis])
+        result: Float = upstream - share[..., np.newaxis] * p * (log_p + entropy[..., np.newaxis])
+        return result
 
 
 def parents(rows: TokenRows) -> Ids:
@@ -201,12 +203,14 @@ def parents(rows: TokenRows) -> Ids:
 
 
 def scorable(rows: TokenRows) -> NDArray[np.bool_]:
-    """Where `[B, T]` there is a token that comes after another."""
+    """Where `[B, T]` there is a token that comes after another, and its score is wanted."""
     result: NDArray[np.bool_] = (np.arange(rows.ids.shape[1]) < rows.lengths[:, np.newaxis]) & (parents(rows) >= 0)
-    return result
+    return result if rows.scored is None else result & rows.scored
 
 
-def _low_rank(inputs: Float, a: Float, b: Float, upstream: Float) -> tuple[Float, Float, Float]:
+def _low_rank(
+    inputs: NDArray[Any], a: NDArray[Any], b: NDArray[Any], upstream: NDArray[Any]
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Gradients of `s inputs A' B'`: of A, of B, and of `inputs A'`."""
     scale = np.float32(ALPHA / RANK)
     low, grad_low = inputs @ a.swapaxes(1, 2), scale * upstream @ b

@@ -97,8 +97,9 @@ def in_parts(rows: TokenRows, at_once: int) -> list[TokenRows]:
 
 def part_of(rows: TokenRows, span: slice) -> TokenRows:
     """Some of the rows."""
+    scored = None if rows.scored is None else rows.scored[span]
     parent = None if rows.parent is None else rows.parent[span]
-    return TokenRows(rows.ids[span], rows.lengths[span], rows.group[span], parent)
+    return TokenRows(rows.ids[span], rows.lengths[span], rows.group[span], scored, parent)
 
 
 def gradient_in_parts(

@@ -99,11 +99,12 @@ def test_batched_equals_alone(engine: LanguageEngine) -> None:
 def test_a_tree_scores_as_its_branches_do_alone(engine: LanguageEngine) -> None:
     trunk, left, right = (engine.tokenizer.encode(text) for text in ("the lazy ", "dog", "fox"))
     ids = np.concatenate([trunk, left, right])[np.newaxis]
-    parent = np.arange(-1, ids.shape[1] - 1)[np.newaxis]
+    width = len(trunk) + len(left) + len(right)
+    parent = np.arange(-1, width - 1)[np.newaxis]
     parent[0, len(trunk) + len(left)] = len(trunk) - 1
-    tree = TokenRows(ids, np.array([ids.shape[1]]), np.zeros(1, np.intp), parent)
+    tree = TokenRows(ids, np.array([width]), np.zeros(1, np.intp), parent=parent)
     theta = thetas(engine, 1)
-    ones = TokenScores(np.ones(ids.shape, np.float32), np.full(ids.shape, 0.5, np.float32))
+    ones = TokenScores(np.ones(ids.shape, np.float32), np.full_like(ids, 0.5, np.float32))
     found, gradient = engine.vjp(tree, theta, ones)
     alone = token_rows([np.concatenate([trunk, left]), np.concatenate([trunk, right])], [0, 0])
     scores = engine.score(alone, theta)
@@ -112,7 +113,7 @@ def test_a_tree_scores_as_its_branches_do_alone(engine: LanguageEngine) -> None:
     np.testing.assert_allclose(found.logprob[0, n + len(left) :], scores.logprob[1, n : n + len(right)], atol=1e-4)
     once = np.ones(alone.ids.shape, np.float32)
     once[1, :n] = 0
-    once *= np.arange(once.shape[1]) < alone.lengths[:, np.newaxis]
+    once *= np.arange(alone.ids.shape[1]) < alone.lengths[:, np.newaxis]
     expected = engine.vjp(alone, theta, TokenScores(once, once * np.float32(0.5)))[1]
     np.testing.assert_allclose(gradient, expected, rtol=1e-3, atol=1e-4)
 
