@@ -14,7 +14,7 @@ from acclimate.adapters.language import Ids
 from acclimate.adapters.layout import Float
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.language import Emitted
+from acclimate.runtime.engines.language import Emitted, Sampling
 from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.generation.commit import Committing
 from acclimate.runtime.generation.desk import Desk
@@ -23,9 +23,11 @@ from acclimate.runtime.generation.model import writes_text
 from acclimate.runtime.generation.purse import Purse
 from acclimate.runtime.generation.reading import prompt_ids, sampling_of
 from acclimate.runtime.generation.scoring import score_ids, scores
+from acclimate.runtime.generation.searching import drawn
 from acclimate.runtime.generation.sequences import Sequences
 from acclimate.runtime.generation.studying import examples, recipe_of, refuse_paused
 from acclimate.runtime.generation.types import (
+    Drawing,
     GeneratedToken,
     GenerateReply,
     GenerateRequest,
@@ -35,6 +37,7 @@ from acclimate.runtime.generation.types import (
     LearnRequest,
     ScoreReply,
     ScoreRequest,
+    Strategy,
     Usage,
 )
 from acclimate.runtime.sessions.changing import check_etag
@@ -85,11 +88,15 @@ class Generating:
             sampling = sampling_of(request.drawing, limits.default_tokens, limits.max_tokens, limits.max_samples)
             session = await self._session(request.model, request.session_id)
             with in_use(session):
-                desk.writer.admit()
+                drawing = request.drawing
+                desk.writer.admit(drawing.samples if drawing.strategy is not Strategy.NONE else 1)
                 ids = await desk.read(lambda: prompt_ids(desk.engine, request.prompt))
                 theta, version = self._parameters(desk, session)
                 text = Text(desk, session, version, ids, arrived, self)
-                tokens = desk.writer.write(ids, theta, sampling)
+                if drawing.strategy is Strategy.NONE:
+                    tokens = desk.writer.write(ids, theta, sampling)
+                else:
+                    tokens = text.searched(sampling, theta, drawing)
                 async with aclosing(tokens), aclosing(text.replies(tokens)) as replies:
                     async for reply in replies:
                         yield reply
@@ -196,13 +203,24 @@ class Text:
         self.desk, self.session, self.version, self.prompt = desk, session, version, prompt
         self._arrived, self._service = arrived, service
         self._latest = self._first = 0.0
+        self._others = 0
         self._logprobs: list[float] = []
         self._entropies: list[float] = []
 
     @property
     def generated(self) -> int:
-        """Tokens so far."""
-        return len(self._logprobs)
+        """Tokens so far, those of texts that were not chosen among them."""
+        return len(self._logprobs) + self._others
+
+    async def searched(
+        self, sampling: Sampling, theta: Float, drawing: Drawing
+    ) -> AsyncGenerator[Emitted | None, None]:
+        """The tokens of the text that a search chooses, once it has."""
+        yield None
+        chosen, count = await drawn(self.desk.writer, self.prompt, theta, sampling, drawing.samples, drawing.strategy)
+        self._others = count - len(chosen)
+        for token in chosen:
+            yield token
 
     async def replies(self, tokens: AsyncIterator[Emitted | None]) -> AsyncGenerator[GenerateReply, None]:
         """Messages of the text; however it ends, that is counted."""

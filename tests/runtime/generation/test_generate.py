@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from structlog.testing import capture_logs
 
-from acclimate.runtime.client import AsyncClient, Client, ClientError, Message, operations
+from acclimate.runtime.client import AsyncClient, Client, ClientError, Message, Strategy, operations
 from acclimate.runtime.engines.language import Sampling
 from acclimate.runtime.errors import FailedPrecondition
 from acclimate.runtime.types import InferRequest
@@ -268,3 +268,37 @@ def test_what_cannot_be_scored_is_refused(client: Client, texts: list, context: 
     with pytest.raises(ClientError) as caught:
         client.score(MODEL, texts, context=context)
     assert (caught.value.code, caught.value.reason) == ("INVALID_ARGUMENT", reason)
+
+
+@pytest.mark.parametrize("strategy", [s for s in Strategy if s is not Strategy.NONE])
+def test_a_search_tells_one_of_its_texts(client: Client, strategy: Strategy) -> None:
+    drawn = {"max_tokens": 24, "temperature": 1.5, "seed": 2, "stop": ["e"]}
+    found = client.generate(MODEL, PROMPT, strategy=strategy, samples=5, **drawn)
+    text = found.read()
+    alone = [client.generate(MODEL, PROMPT, **drawn | {"seed": 2 + place}) for place in range(5)]
+    for other in alone:
+        other.read()
+    assert text in [other.text for other in alone]
+    assert found.usage is not None
+    assert found.usage.generated_tokens > found.usage.generated_tokens / 5 > 0
+    if strategy is Strategy.BEST_OF_N:
+        tokens = [list(client.generate(MODEL, PROMPT, **drawn | {"seed": 2 + place})) for place in range(5)]
+        best = max(tokens, key=lambda own: sum(token.logprob for token in own) / len(own))
+        assert text == "".join(token.text for token in best)
+        assert found.usage.generated_tokens == sum(len(own) for own in tokens)
+
+
+def test_a_search_that_is_none_is_refused_and_one_that_is_left_frees_its_slots() -> None:
+    held = Held()
+    with writing(held) as running, Client(running.target) as client:
+        for asked in ({"samples": 1}, {"samples": 17}, {"samples": 4, "temperature": 0.0}):
+            with pytest.raises(ClientError, match="SAMPLING_INVALID"):
+                client.generate(MODEL, PROMPT, **{"temperature": 1.0, "strategy": Strategy.BEST_OF_N} | asked).read()
+        figures = running.service.generating.snapshot
+        with client.generate(MODEL, PROMPT, strategy=Strategy.BEST_OF_N, samples=4, temperature=1.0) as text:
+            waiting = ThreadPoolExecutor(1).submit(text.read)
+            until(lambda: figures()[0].slots_in_use + figures()[0].texts_waiting == 4, "the texts to be known")
+        held.go.set()
+        until(lambda: figures()[0].slots_in_use == 0, "the slots to be free")
+        with pytest.raises(ClientError):
+            waiting.result(60)
