@@ -10,7 +10,6 @@ from acclimate.runtime.config_adaptation import NonNegative, Section
 class Generation(Section):
     """Texts generated, learnt from and scored by language models."""
 
-    slots: int = Field(8, ge=1, le=1024, description="texts of a model that are generated together, at most")
     max_queue: int = Field(64, ge=1, description="texts of a model that may wait for that; more are RESOURCE_EXHAUSTED")
     default_tokens: int = Field(256, ge=1, description="tokens of a text whose client says no number, at most")
     max_tokens: int = Field(4096, ge=1, description="tokens that a client may ask for in one text")

@@ -21,6 +21,7 @@ from acclimate.runtime.clock import SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.config_security import is_loopback
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
 from acclimate.runtime.rpc.server import build_server
@@ -38,18 +39,19 @@ def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     Raises:
-        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
+        BundleError: a bundle cannot be served. LanguageModelError: a language model cannot.
+        ModuleNotFoundError: ONNX Runtime is not installed.
         OSError: a port is taken. StoreError: the store cannot be opened.
         SecurityError: a certificate, key or token file cannot be used.
     """
     logs.configure(config.logging)
-    engines = wiring.load_engines(config)
+    engines, languages = wiring.load_engines(config), wiring.load_language_engines(config)
     # What was allocated while loading lives as long as the process; spare the collector the walk over it.
     gc.freeze()
-    asyncio.run(_serve(config, engines))
+    asyncio.run(_serve(config, engines, languages))
 
 
-async def _serve(config: Config, engines: dict[str, Engine]) -> None:
+async def _serve(config: Config, engines: dict[str, Engine], languages: dict[str, LanguageEngine]) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -57,7 +59,8 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     guard = setup.guard(config, SystemClock())
     door = setup.door(config, guard)
     _warn(config, guard)
-    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
+    store = wiring.open_store(config)
+    service = wiring.build_service(config, engines, store=store, quotas=guard.quotas, languages=languages)
     reload = Reloading(service.repository.reload)
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard)
@@ -66,7 +69,7 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     try:
         service.start()
         await rpc.start()
-        announce(config, rpc.port, http.port, sorted(engines))
+        announce(config, rpc.port, http.port, sorted({*engines, *languages}))
         await stop.wait()
         reload.end()
         log.info("draining", seconds=config.server.drain_seconds)

@@ -18,12 +18,8 @@ from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.events import EventHub
-from acclimate.runtime.generation.desk import Desk
-from acclimate.runtime.generation.model import LanguageModel, Model
-from acclimate.runtime.generation.purse import Purse
-from acclimate.runtime.generation.service import Generating
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.inference import max_rows
-from acclimate.runtime.language.jobs import LearningLimits
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.control import Around, ModelRepository
 from acclimate.runtime.repository.shelves import Shelves, highest
@@ -46,8 +42,9 @@ from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.types import Budget
+from acclimate.runtime.wiring_language import generating, language_models, load_language_engines
 
-__all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
+__all__ = ["build_service", "load_engine", "load_engines", "load_language_engines", "open_store", "store_tools"]
 
 log = structlog.stdlib.get_logger("acclimate.wiring")
 
@@ -144,7 +141,7 @@ def build_service(
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock = clock or SystemClock()
-    writers = {name: LanguageModel(engine, _lessons(config)) for name, engine in (languages or {}).items()}
+    writers = language_models(config, languages or {})
     models: dict[str, Model] = {**engines, **writers}
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
@@ -189,13 +186,7 @@ def build_service(
             account=account,
             residency=residency,
             hub=hub,
-            generating=Generating(
-                {name: Desk(model, config.generation) for name, model in writers.items()},
-                residency,
-                account,
-                clock,
-                Purse(clock, shared),
-            ),
+            generating=generating(config, writers, residency, account, clock, shared),
             clock=clock,
             max_rows=max_rows(config.scheduler.max_batch),
             max_queue=config.scheduler.max_queue,
@@ -264,11 +255,6 @@ def around_of(
         account=account,
         trust_radius=config.adaptation.trust_radius,
     )
-
-
-def _lessons(config: Config) -> LearningLimits:
-    chosen = config.generation
-    return LearningLimits(trust_radius=chosen.trust_radius, canary_tolerance=chosen.canary_tolerance)
 
 
 def guards_of(config: Config) -> Guards:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, model, serve, session_life, store, token
+from acclimate.runtime.cli import bundle, chat, demo, export, model, serve, session_life, store, token
 
 app = typer.Typer(
     name="acclimate",
@@ -19,6 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("chat")(chat.chat)
 app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
 app.command(
     "export",

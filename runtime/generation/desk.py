@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Desk:
     """One model's. Tokens are made on a thread of their own, so that a long prompt holds nobody up."""
 
-    def __init__(self, model: LanguageModel, limits: Generation) -> None:
+    def __init__(self, model: LanguageModel, limits: Generation, slots: int) -> None:
         self.model, self.engine, self.limits = model, model.engine, limits
-        self.writer = Writer(model.engine, limits.slots, limits.max_queue)
+        self.writer = Writer(model.engine, slots, limits.max_queue)
         self.tally = LanguageTally()
         self.lessons_waiting = self.learning = 0
         self._scores = 0

@@ -212,7 +212,7 @@ def _check(prompt: Ids, theta: Float, sampling: Sampling, model: Model) -> None:
             f"prompt has {len(prompt)} tokens; send fewer than the context's {model.context}",
         ),
         (
-            len(prompt) > 0 and not (0 <= prompt.min() and prompt.max() < model.base.shape.vocabulary),
+            len(prompt) > 0 and not (prompt.min() >= 0 and prompt.max() < model.base.shape.vocabulary),
             "INVALID_TOKENS",
             f"prompt has ids outside 0 to {model.base.shape.vocabulary - 1}",
         ),

@@ -185,11 +185,11 @@ class TorchLanguageEngine:
             (longest > self.context, f"a row has {longest} tokens; the context holds {self.context}"),
             (longest > rows.ids.shape[1], f"lengths go to {longest}; ids have {rows.ids.shape[1]} columns"),
             (
-                rows.ids.size > 0 and not (0 <= rows.ids.min() and rows.ids.max() < tokens),
+                rows.ids.size > 0 and not (rows.ids.min() >= 0 and rows.ids.max() < tokens),
                 f"ids lie outside 0 to {tokens - 1}",
             ),
             (
-                rows.group.size > 0 and not (0 <= rows.group.min() and rows.group.max() < len(theta)),
+                rows.group.size > 0 and not (rows.group.min() >= 0 and rows.group.max() < len(theta)),
                 f"group names rows of theta outside 0 to {len(theta) - 1}",
             ),
         ]

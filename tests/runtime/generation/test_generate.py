@@ -150,7 +150,7 @@ def test_a_search_strategy_that_there_is_not_is_refused(running: Loopback) -> No
 
 def test_a_client_that_leaves_gives_its_slot_back() -> None:
     held = Held()
-    with writing(held, generation={"slots": 2}) as running, Client(running.target) as client:
+    with writing(held, language={"slots": 2}) as running, Client(running.target) as client:
         held.go.set()
         for _ in range(5):
             with client.generate(MODEL, PROMPT, max_tokens=480, temperature=1.0) as text:
@@ -162,7 +162,7 @@ def test_a_client_that_leaves_gives_its_slot_back() -> None:
 
 def test_a_deadline_ends_a_text_and_one_that_waits_never_begins() -> None:
     held = Held()
-    with writing(held, generation={"slots": 1}) as running, Client(running.target) as client:
+    with writing(held, language={"slots": 1}) as running, Client(running.target) as client:
         for _ in range(2):
             with pytest.raises(ClientError) as caught:
                 client.generate(MODEL, PROMPT, max_tokens=400, timeout_seconds=0.1).read()
@@ -173,8 +173,8 @@ def test_a_deadline_ends_a_text_and_one_that_waits_never_begins() -> None:
 
 
 def test_too_many_texts_are_refused_with_a_time_to_come_back() -> None:
-    held, limits = Held(), {"slots": 1, "max_queue": 2}
-    with writing(held, generation=limits) as running, Client(running.target, attempts=1) as client:
+    held, limits = Held(), {"generation": {"max_queue": 2}, "language": {"slots": 1}}
+    with writing(held, **limits) as running, Client(running.target, attempts=1) as client:
         figures = running.service.generating.snapshot
 
         def known(count: int) -> bool:

@@ -31,14 +31,14 @@ def config(**sections: Any) -> Config:
 
 
 @contextmanager
-def writing(language: Any = None, **sections: Any) -> Iterator[Loopback]:
+def writing(model: Any = None, **sections: Any) -> Iterator[Loopback]:
     """Serve the small model until the block ends."""
-    with serving(config(**sections), languages={MODEL: language or engine()}) as running:
+    with serving(config(**sections), languages={MODEL: model or engine()}) as running:
         try:
             yield running
         finally:
-            if isinstance(language, Held):
-                language.go.set()
+            if isinstance(model, Held):
+                model.go.set()
 
 
 def alone(
