@@ -152,7 +152,7 @@ class TorchLanguageEngine:
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
         base, learning = self._model.base, cotangents is not None
         with torch.inference_mode(not learning), torch.set_grad_enabled(learning):
-            mine = torch.from_numpy(theta[packed.present].astype(np.float32)).to(self._device)
+            mine = self._tensor(theta[packed.present])
             leaves = self._plan.leaves(mine[:, self._order])
             if learning:
                 leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
@@ -174,8 +174,10 @@ class TorchLanguageEngine:
 
     def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """The cotangents of the tokens that are scored."""
-        logprob, entropy = (values[where].astype(np.float32) for values in (cotangents.logprob, cotangents.entropy))
-        return torch.from_numpy(logprob).to(self._device), torch.from_numpy(entropy).to(self._device)
+        return self._tensor(cotangents.logprob[where]), self._tensor(cotangents.entropy[where])
+
+    def _tensor(self, values: Float) -> torch.Tensor:
+        return torch.from_numpy(np.array(values, np.float32)).to(self._device)
 
     def _check(self, rows: TokenRows, theta: Float) -> None:
         size, tokens = self._plan.layout.size, self._model.base.shape.vocabulary

@@ -169,7 +169,7 @@ def causal(lines: Lines, groups: int, seen: Tensor | None = None) -> Attention:
     of rows that are trees.
     """
 
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
         q, k, v = (lines.lined(part).transpose(1, 2) for part in (query, key, value))
         if groups > 1:
             k, v = (part.repeat_interleave(groups, 1) for part in (k, v))

@@ -98,10 +98,7 @@ def _refuse_unknown(directory: Path, config: Any) -> None:
 def _reader(directory: Path, stack: ExitStack) -> Read:
     """What reads a tensor by name from one file or several."""
     index = directory / "model.safetensors.index.json"
-    if index.is_file():
-        names = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-    else:
-        names = {}
+    names = dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"]) if index.is_file() else {}
     files: dict[str, Any] = {}
 
     def read(name: str) -> Tensor:

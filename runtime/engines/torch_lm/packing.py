@@ -43,7 +43,7 @@ class Lines:
         """`[N, ...] -> [L, W, ...]`."""
         if self.into is not None:
             entries = entries.index_select(0, self.into)
-        return entries.unflatten(0, (self.count, self.width))
+        return entries.reshape(self.count, self.width, *entries.shape[1:])
 
     def entries(self, lines: Tensor) -> Tensor:
         """`[L, W, ...] -> [N, ...]`."""

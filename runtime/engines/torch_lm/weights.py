@@ -129,7 +129,8 @@ class Int8:
         """Straight from the eight bits on the processor."""
         if x.is_cuda:
             return F.linear(x, self.dense())
-        return torch.ops.aten._weight_int8pack_mm(x, self.numbers, self.scale)
+        product: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.numbers, self.scale)
+        return product
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +168,8 @@ class Int4:
         if x.is_cuda:
             return F.linear(x, self.dense())
         tiles, grid = self._in_tiles
-        return torch.ops.aten._weight_int4pack_mm_for_cpu(x, tiles, INT4_GROUP, grid)
+        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, tiles, INT4_GROUP, grid)
+        return product
 
     @cached_property
     def _in_tiles(self) -> tuple[Tensor, Tensor]:
