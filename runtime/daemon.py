@@ -24,6 +24,7 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
+from acclimate.runtime.metrics.language import LanguageCollector
 from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
@@ -65,6 +66,7 @@ async def _serve(config: Config, engines: dict[str, Engine], languages: dict[str
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
+    figures.register(LanguageCollector(service.generating.snapshot))
     http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
     try:
         service.start()

@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from rich.console import Console
@@ -152,7 +153,7 @@ def _look(client: Client, sessions: Sequence[Session], domains: Sequence[Domain]
 def _cross_talk(looks: Sequence[Looks], sessions: Sequence[Session]) -> int:
     """Scores of passages that changed by a bit or more although whoever gave them was learning nothing."""
     changed = 0
-    for (before, after), learner in zip(zip(looks, looks[1:], strict=False), sessions, strict=True):
+    for (before, after), learner in zip(pairwise(looks), sessions, strict=True):
         for (who, domain), values in before.scores.items():
             if who != learner.id:
                 changed += sum(one != other for one, other in zip(values, after.scores[who, domain], strict=True))
@@ -238,7 +239,7 @@ def _parse(options: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--held-out", type=int, default=8, help="passages of each domain that are held out [8]")
     parser.add_argument("--epochs", type=int, default=2, help="times that they are gone through [2]")
     parser.add_argument("--lr", type=float, default=2e-3, help="learning rate [0.002]")
-    parser.add_argument("--budget-ms", type=float, default=45_000, help="milliseconds for each lesson [45000]")
+    parser.add_argument("--budget-ms", type=float, default=120_000, help="milliseconds for each lesson [120000]")
     parser.add_argument("--tokens", type=int, default=32, help="tokens that each session writes at the end [32]")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of passages [0]")
     return parser.parse_args(list(options))

@@ -17,7 +17,7 @@ def demo(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME] [OPTIONS]", help="Name of the demo (digits, llm), and its own options, e.g. --json."
+            metavar="[NAME] [OPTIONS]", help="Name of the demo (digits, llm), and options of its own."
         ),
     ] = None,
 ) -> None:
