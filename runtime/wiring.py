@@ -140,15 +140,12 @@ def build_service(
     languages: Mapping[str, LanguageEngine] | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock = clock or SystemClock()
-    writers = language_models(config, languages or {})
-    models: dict[str, Model] = {**engines, **writers}
+    synchronous, hub, clock = config.scheduler.mode == "synchronous", EventHub(), clock or SystemClock()
+    models: dict[str, Model] = {**engines, **(writers := language_models(config, languages or {}))}
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
-    synchronous = config.scheduler.mode == "synchronous"
-    hub = EventHub()
     account = Account(models, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    drift = Watch.of(config.drift.model_dump())
-    table = SessionTable(models, guards_of(config), limits_of(config), clock, drift, quotas)
+    watch = Watch.of(config.drift.model_dump())
+    table = SessionTable(models, guards_of(config), limits_of(config), clock, watch, quotas)
     residency = Residency(
         table,
         account,
@@ -165,8 +162,7 @@ def build_service(
         lambda ticket, answer: service.answered(ticket, answer),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
     )
-    steps = _steps(config, store)
-    shared = None if synchronous else _shared(config, quotas, clock)
+    steps, shared = _steps(config, store), None if synchronous else _shared(config, quotas, clock)
     learner = Learner(
         steps,
         clock,

@@ -11,6 +11,10 @@ import typer
 from acclimate.runtime.cli.output import ExitCode, fail
 
 ENGINE_PACKAGE = "onnxruntime"
+NOTHING = (
+    "no bundle to serve; give --bundle DIR, --repository DIR or --language-model NAME, or `bundles` in the "
+    "configuration"
+)
 
 
 def serve(
@@ -44,12 +48,8 @@ def serve(
         settings = load(config, chosen | named(language_model or []))
     except ConfigError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
-    if not settings.bundles and not settings.repository.directory and not settings.language.models:
-        fail(
-            ExitCode.BAD_CONFIG,
-            "no bundle to serve; give --bundle DIR, --repository DIR or --language-model NAME, or `bundles` in the "
-            "configuration",
-        )
+    if not (settings.bundles or settings.repository.directory or settings.language.models):
+        fail(ExitCode.BAD_CONFIG, NOTHING)
     from acclimate.runtime import daemon
     from acclimate.runtime.bundle import BundleError
     from acclimate.runtime.engines.language import LanguageModelError

@@ -11,7 +11,8 @@ from acclimate.examples.llm import demo, texts
 
 
 def test_passages_say_nothing_twice() -> None:
-    pages = [f"page {page}\n" + "the same line everywhere\n" * 3 + f"its own {page}\n" * 2 for page in range(200)]
+    own = [f"its own {page} " + "word " * 150 for page in range(200)]
+    pages = [f"page {page}\n" + "the same line everywhere\n" * 3 + f"{own[page]}\n" * 2 for page in range(200)]
     lines = [line for passage in texts.passages(pages) for line in passage.splitlines()]
     assert len(lines) == len(set(lines)) > 100
 

@@ -20,7 +20,11 @@ def scraped(running: Loopback) -> dict[tuple[str, tuple[str, ...]], float]:
     registry = CollectorRegistry()
     registry.register(LanguageCollector(running.service.generating.snapshot))
     families = text_string_to_metric_families(generate_latest(registry).decode())
-    return {(s.name, tuple(s.labels.values())): s.value for family in families for s in family.samples}
+    samples = [sample for family in families for sample in family.samples]
+    return {
+        (s.name, (s.labels["model"], *(value for label, value in s.labels.items() if label != "model"))): s.value
+        for s in samples
+    }
 
 
 def test_what_happened_is_exported() -> None:
