@@ -61,11 +61,15 @@ def held_out(
 
 
 def gained(before: Held, after: Held, holding: Holding) -> bool:
-    """Whether held-out samples are better known: by the margin, and by so many standard errors of the paired fall."""
+    """Whether held-out samples are better known: by the margin, and by so many standard errors of the paired fall.
+
+    The error of few samples is itself uncertain, and counts for more, as in quantiles of Student: twice with two.
+    """
     fall = before.losses - after.losses
     if not len(fall) or not np.isfinite(fall).all():
         return False
-    error = float(fall.std(ddof=1)) / len(fall) ** 0.5 if len(fall) > 1 else 0.0
+    count = len(fall)
+    error = float(fall.std(ddof=1)) / count**0.5 * (1 + 1 / (count - 1)) if count > 1 else 0.0
     return float(fall.mean()) > max(holding.margin, holding.errors * error)
 
 

@@ -23,8 +23,8 @@ class Supervised:
     """
 
     lr: float = 1e-3
-    epochs: int = 4
-    batch: int = 8
+    epochs: int = 3
+    batch: int = 4
     decay: float = 0.0
     warmup: float = 0.1
     contrast: bool = True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from acclimate.adapters.learning.units import Example
+from acclimate.runtime.engines.language import Sampling
 from acclimate.runtime.engines.reference_language import ReferenceLanguageEngine, reference_language
 from acclimate.runtime.language.canary_texts import CANARIES
 from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt, Progress
+from acclimate.runtime.language.rollouts import draw
 
 LABELS = ("red", "green", "blue")
 
@@ -28,7 +30,7 @@ def example(prompt: str, completion: str, *candidates: str) -> Example:
     return Example(ids(prompt), ids(completion), tuple(ids(candidate) for candidate in candidates))
 
 
-def colours(count: int = 15) -> tuple[Example, ...]:
+def colours(count: int = 24) -> tuple[Example, ...]:
     """Each of three words has a colour."""
     return tuple(example(f"{'axz'[n % 3]}{n // 3} is ", LABELS[n % 3], *LABELS) for n in range(count))
 
@@ -41,6 +43,14 @@ def coins(count: int = 16, seed: int = 0) -> tuple[Example, ...]:
     return tuple(
         example(f"{word} is ", ("ab", "ba")[answer], "ab", "ba") for word, answer in zip(words, answers, strict=True)
     )
+
+
+def own_texts(model: ReferenceLanguageEngine, count: int = 20, seed: int = 0) -> tuple[Example, ...]:
+    """What the source writes by itself, at temperature 1."""
+    sampling = Sampling(12, temperature=1.0)
+    prompts = [model.tokenizer.encode(f"{chr(97 + n)} ") for n in range(count)]
+    asked = [(p, model.source.theta, replace(sampling, seed=100 * seed + n)) for n, p in enumerate(prompts)]
+    return tuple(Example(p, text.ids) for p, text in zip(prompts, draw(model, asked), strict=True))
 
 
 def documents() -> tuple[Example, ...]:
