@@ -35,7 +35,7 @@ class Domain:
 def api_docs() -> Iterator[str]:
     """What `help` says about modules of the standard library, page by page."""
     for name in MODULES:
-        yield pydoc.plain(pydoc.plaintext.document(importlib.import_module(name), name))
+        yield pydoc.plain(pydoc.TextDoc().document(importlib.import_module(name), name))
 
 
 def licences() -> Iterator[str]:
