@@ -86,7 +86,7 @@ def _operation(method: str, write: Any, request: Any, read: Any) -> Operation[An
     except UnicodeEncodeError as error:
         raise ClientError(
             "INVALID_ARGUMENT",
-            "TEXT_NOT_UTF8",
+            "TEXT_ENCODING_INVALID",
             f"a text holds {error.object[error.start : error.end]!r}, which UTF-8 cannot say",
         ) from error
     return Operation(f"/{GENERATION_SERVICE}/{method}", message, getattr(pb, f"{method}Response"), read)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -15,9 +15,9 @@ from acclimate.runtime.engines.language import Emitted, Sampling
 from acclimate.runtime.generation.types import Strategy
 from acclimate.runtime.generation.writing import Writer
 from acclimate.runtime.language.rollouts import Drawn
-from acclimate.runtime.language.sampling import best_of_n, first_finish, self_consistency
+from acclimate.runtime.language.sampling import Chosen, best_of_n, first_finish, self_consistency
 
-CHOICES = {
+CHOICES: dict[Strategy, Callable[[Sequence[Drawn]], Chosen]] = {
     Strategy.BEST_OF_N: best_of_n,
     Strategy.SELF_CONSISTENCY: self_consistency,
     Strategy.FIRST_FINISH: first_finish,

@@ -166,7 +166,7 @@ def _texts(name: str, array: NDArray[Any], many: bool = False) -> tuple[str, ...
             texts.append(bytes(value).decode())
         except UnicodeDecodeError as error:
             raise InvalidArgument(
-                "TEXT_NOT_UTF8",
+                "TEXT_ENCODING_INVALID",
                 f"input {name!r} is not UTF-8: byte {value[error.start]:#04x} at {error.start} ({error.reason})",
                 input=name,
                 position=error.start,

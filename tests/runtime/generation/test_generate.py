@@ -131,7 +131,7 @@ def test_who_is_not_there_or_of_another_kind_is_told_so(client: Client) -> None:
 
 
 def test_text_that_is_not_utf8_is_refused(running: Loopback, client: Client) -> None:
-    with pytest.raises(ClientError, match="TEXT_NOT_UTF8"):
+    with pytest.raises(ClientError, match="TEXT_ENCODING_INVALID"):
         client.generate(MODEL, "a \ud800 lone surrogate")
     message = pb.GenerateRequest(name=f"models/{MODEL}", prompt="abc").SerializeToString().replace(b"abc", b"\xff\xfe.")
     with running.channel() as channel, pytest.raises(grpc.RpcError) as caught:
