@@ -113,7 +113,8 @@ def _learn(session: Session, file: str) -> None:
     except (OSError, UnicodeDecodeError) as error:
         _note(f"{file!r} cannot be read: {error}")
         return
-    lesson = session.learn(texts=[text])
+    # All of a file is meant to be learnt, and not only what surprises.
+    lesson = session.learn(texts=[text], recipe="tlm", recipe_parameters={"threshold": 0.0, "scale": 1.0})
     for progress in lesson:
         if sys.stderr.isatty():
             sys.stderr.write(f"\rstep {progress.step}/{progress.steps}, loss {progress.loss:.3f} ")
