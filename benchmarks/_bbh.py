@@ -85,7 +85,7 @@ def _chosen(engine: LanguageEngine, task: Task, theta: Float, in_context: bool, 
     random, encode = np.random.default_rng([way, 17]), engine.tokenizer.encode
     shown = list(task.shown)
     if way:
-        shown = [_turned(*shown[at], random) for at in random.permutation(len(shown))]
+        shown = [_turned(shown[at], random) for at in random.permutation(len(shown))]
     context = encode("".join(f"{_prompt(text)} {target}\n\n" for text, target in shown) if in_context else "")
     questions, orders = [], []
     for text, _ in task.asked:
@@ -128,8 +128,9 @@ def _candidates(task: Task, text: str) -> list[str]:
     return items if set(items) & set(task.answers) else list(task.answers)
 
 
-def _turned(text: str, target: str, random: np.random.Generator) -> tuple[str, str]:
+def _turned(pair: tuple[str, str], random: np.random.Generator) -> tuple[str, str]:
     """The demonstration with its options in another order."""
+    text, target = pair
     if not (letters := options(text)):
         return text, target
     order = list(random.permutation(len(letters)))

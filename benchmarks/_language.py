@@ -12,7 +12,7 @@ def add_model(options: argparse.ArgumentParser) -> None:
     options.add_argument("--model", default="smollm2", help="alias, directory, GGUF file or hub id (default: smollm2)")
     options.add_argument("--precision", default="bf16", help="of the base: nf4, int8, int4, bf16 or fp32")
     options.add_argument("--rank", type=int, default=8)
-    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--threads", type=int, default=1, help="torch spins where it has to share cores")
 
 
 def engine_of(chosen: argparse.Namespace) -> LanguageEngine:

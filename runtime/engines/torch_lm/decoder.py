@@ -117,7 +117,7 @@ class TorchDecoder:
         longest = max(text.length for text in texts)
         self._cache.reserve(longest)
         lines = Lines(len(texts), 1, None, None)
-        feed = Feed(ids, at, lines, self._first(len(texts)), self._model.plan.scale)
+        feed = Feed(ids, at, lines, self._first(len(texts)), self._model.plan.scale, generating=True)
         read = hidden(self._model.base, feed, self._cache.one_each(at, longest))
         return self._say(texts, read)
 
@@ -132,7 +132,7 @@ class TorchDecoder:
             at = torch.arange(text.read, text.read + len(piece), device=self._device)
             ids = torch.from_numpy(piece).to(self._device)
             updates = self._model.plan.updates(self._model.plan.leaves(self._bank[row : row + 1]))
-            feed = Feed(ids, at, Lines(1, len(piece), None, None), updates, self._model.plan.scale)
+            feed = Feed(ids, at, Lines(1, len(piece), None, None), updates, self._model.plan.scale, generating=True)
             read = hidden(self._model.base, feed, self._cache.stretch(row, text.read, len(piece)))
             text.read += len(piece)
             left -= len(piece)
@@ -145,7 +145,7 @@ class TorchDecoder:
     def _say(self, texts: list[_Text], read: Tensor) -> list[Emitted]:
         """Draw a token for each text from what the head reads `[n, width]`."""
         base = self._model.base
-        logits = product(read.to(base.working), base.head).float()
+        logits = product(read.to(base.working), base.head, generating=True).float()
         sharpen(logits, read, base.head.dense(), logits.topk(min(LIKELY, logits.shape[1])).indices)
         logs = torch.log_softmax(logits, -1)
         entropies = -torch.linalg.vecdot(logs.exp(), logs)

@@ -38,11 +38,9 @@ def find(path: str, cache: Path, progress: Progress) -> Found:
     Raises:
         LanguageModelError: nothing is there, or it cannot be read; the message says what was tried.
     """
-    if path in ALIASES:
-        return _of_gguf(_packaged(path), cache, progress)
+    if (file := gguf_of(path)) is not None:
+        return _of_gguf(file, cache, progress)
     place = Path(path).expanduser()
-    if place.is_file():
-        return _of_gguf(place, cache, progress)
     if place.is_dir():
         return Found(place, _hashes(place))
     if path.startswith((".", "/", "~")) or path.count("/") != 1:
@@ -52,6 +50,18 @@ def find(path: str, cache: Path, progress: Progress) -> Found:
         )
     directory = _downloaded(path, progress)
     return Found(directory, _hashes(directory))
+
+
+def gguf_of(path: str) -> Path | None:
+    """The GGUF file that a name stands for; None: it stands for something else.
+
+    Raises:
+        LanguageModelError: it is an alias whose package is not installed.
+    """
+    if path in ALIASES:
+        return _packaged(path)
+    place = Path(path).expanduser()
+    return place if place.is_file() else None
 
 
 def _packaged(alias: str) -> Path:

@@ -103,13 +103,17 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any."""
+    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any.
+
+    Generating takes the products that are fastest for a few rows, and has no gradients.
+    """
 
     ids: Tensor
     positions: Tensor
     sessions: Lines
     updates: Updates | None
     scale: float
+    generating: bool = False
 
 
 def hidden(base: Base, feed: Feed, attend: Attention) -> Tensor:
@@ -142,7 +146,7 @@ def _turn(heads: Tensor, turns: Tensor) -> Tensor:
 
 def _product(base: Base, feed: Feed, x: Tensor, layer: int, group: int) -> Tensor:
     """A product of the base with what each session adds to it."""
-    out = product(x.to(base.working), base.layers[layer].groups[group])
+    out = product(x.to(base.working), base.layers[layer].groups[group], generating=feed.generating)
     update = None if feed.updates is None else feed.updates[layer][group]
     if update is None:
         return out
@@ -187,7 +191,8 @@ def causal(lines: Lines, groups: int, seen: Tensor | None = None) -> Attention:
 def _plainly(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
     """Attention as it is written: of small trees its gradient takes a quarter of the fused kernel's time on CPUs."""
     scores = (query @ key.mT).float() * query.shape[-1] ** -0.5
-    return scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
+    mixed: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
+    return mixed
 
 
 def configured(config: Any) -> Shape:

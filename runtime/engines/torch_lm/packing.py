@@ -14,6 +14,10 @@ from torch import Tensor
 
 from acclimate.adapters.language import Ids, TokenRows
 
+WIDTH = 16
+"""Lines are as wide as a multiple of this: what a vector instruction takes at once has no rest then, so that an entry's
+sums are the same, bit for bit, however long the longest line is."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lines:
@@ -30,7 +34,7 @@ class Lines:
     @classmethod
     def of(cls, lengths: Ids, device: torch.device) -> Lines:
         """Lines of these lengths, one after the other."""
-        count, width = len(lengths), int(lengths.max(initial=0))
+        count, width = len(lengths), -(-int(lengths.max(initial=0)) // WIDTH) * WIDTH
         if (lengths == width).all():
             return cls(count, width, None, None)
         within = np.arange(width) < lengths[:, None]
@@ -95,7 +99,7 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
     where = (order[scored_line], scored_position)
     lies = starts[scored_line] + before[where]
-    seen = None if rows.parent is None or not len(order) else _ancestors(before[order, : lengths.max()], lengths)
+    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], lengths)
     depth = position if seen is None else seen[line, position].sum(axis=1) - 1
 
     def tensor(values: np.ndarray) -> Tensor:
@@ -116,12 +120,14 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
 
 def _ancestors(before: Ids, lengths: Ids) -> np.ndarray:
     """Which tokens `[L, W, W]` each comes after, itself among them; what fills up a row sees itself."""
-    count, width = before.shape
+    count, width = len(before), -(-int(lengths.max()) // WIDTH) * WIDTH
     seen, each = np.zeros((count, width, width), np.bool_), np.arange(count)
-    for t in range(width):
+    for t in range(lengths.max()):
         follows = (before[:, t] >= 0) & (t < lengths)
         seen[:, t] = seen[each, np.maximum(before[:, t], 0)] & follows[:, None]
         seen[:, t, t] = True
+    itself = np.arange(width)
+    seen[:, itself, itself] = True
     return seen
 
 

@@ -203,9 +203,11 @@ class _Frozen(torch.autograd.Function):
         return gradients[0] @ ctx.weight.dense(), None
 
 
-def product(x: Tensor, weight: Weight) -> Tensor:
-    """`x [n, in]` times the transpose of a matrix, in the working precision; x has its gradient."""
+def product(x: Tensor, weight: Weight, *, generating: bool) -> Tensor:
+    """`x [n, in]` times the transpose of a matrix, in the working precision; x has its gradient unless generating."""
+    if generating:
+        return weight.few(x) if len(x) <= FEW else F.linear(x, weight.dense())
     if torch.is_grad_enabled() and x.requires_grad:
-        result: Tensor = _Frozen.apply(x, weight)
+        result: Tensor = _Frozen.apply(x, weight)  # type: ignore[no-untyped-call]
         return result
-    return weight.few(x) if len(x) <= FEW else F.linear(x, weight.dense())
+    return F.linear(x, weight.dense())
