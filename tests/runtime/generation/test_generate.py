@@ -151,12 +151,16 @@ def test_a_search_strategy_that_there_is_not_is_refused(running: Loopback) -> No
 def test_a_client_that_leaves_gives_its_slot_back() -> None:
     held = Held()
     with writing(held, language={"slots": 2}) as running, Client(running.target) as client:
-        held.go.set()
-        for _ in range(5):
+        figures = running.service.generating.snapshot
+        for given_up in range(1, 4):
+            held.steps = 1
             with client.generate(MODEL, PROMPT, max_tokens=480, temperature=1.0) as text:
                 next(text)
-        figures = running.service.generating.snapshot
-        until(lambda: figures()[0].texts.get("cancelled") == 5, "five texts to be given up")
+            until(partial(lambda count: figures()[0].texts.get("cancelled") == count, given_up), "it to be given up")
+            held.go.set()
+            until(lambda: figures()[0].slots_in_use == 0, "its slot to be free")
+            held.go.clear()
+        held.go.set()
         until(lambda: figures()[0].slots_in_use == 0 and held.decoders[0].free == 2, "the slots to be free")
 
 

@@ -53,10 +53,11 @@ def alone(
 
 
 class Held:
-    """The small model, whose decoder waits before each step until `go` is set; `free` is what it has left."""
+    """The small model, whose decoder waits before each step until `go` is set, but for so many `steps`."""
 
     def __init__(self) -> None:
         self._engine = engine()
+        self.steps = 0
         self.go = threading.Event()
         self.decoders: list[HeldDecoder] = []
 
@@ -64,15 +65,15 @@ class Held:
         return getattr(self._engine, name)
 
     def decoder(self, slots: int) -> Decoder:
-        self.decoders.append(HeldDecoder(self._engine.decoder(slots), self.go))
+        self.decoders.append(HeldDecoder(self._engine.decoder(slots), self))
         return self.decoders[-1]
 
 
 class HeldDecoder:
     """See `Held`."""
 
-    def __init__(self, inner: Decoder, go: threading.Event) -> None:
-        self._inner, self._go = inner, go
+    def __init__(self, inner: Decoder, held: Held) -> None:
+        self._inner, self._held = inner, held
         self.broken = False
 
     @property
@@ -83,7 +84,10 @@ class HeldDecoder:
         return self._inner.admit(prompt, theta, sampling)
 
     def step(self) -> list[Emitted]:
-        self._go.wait(60)
+        if self._held.steps:
+            self._held.steps -= 1
+        else:
+            self._held.go.wait(60)
         if self.broken:
             raise RuntimeError("the decoder cannot")
         return self._inner.step()
