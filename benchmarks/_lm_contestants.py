@@ -31,7 +31,8 @@ class Rows:
     @classmethod
     def of(cls, theta: np.ndarray, sessions: int) -> Rows:
         """Sessions that begin at the source."""
-        return cls(np.tile(theta, (sessions, 1)), *(np.zeros((sessions, len(theta)), np.float32) for _ in range(2)))
+        first, second = (np.zeros((sessions, len(theta)), np.float32) for _ in range(2))
+        return cls(np.tile(theta, (sessions, 1)), first, second)
 
     def descend(self, gradient: np.ndarray, part: slice) -> None:
         """One step of Adam for some of the sessions."""
@@ -85,13 +86,14 @@ class Peft:
 
         settings: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
         if precision == "nf4":
-            settings["quantization_config"] = BitsAndBytesConfig(
+            quantised: Any = BitsAndBytesConfig
+            settings["quantization_config"] = quantised(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
             )
             settings["device_map"] = "cpu"
         first = engine.manifest.lora[0]
         targets = sorted({update.name.rpartition(".")[2] for update in engine.manifest.lora})
-        config = LoraConfig(r=first.rank, lora_alpha=first.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        config = LoraConfig(r=first.rank, lora_alpha=int(first.alpha), target_modules=targets, task_type="CAUSAL_LM")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             base = AutoModelForCausalLM.from_pretrained(directory, **settings)

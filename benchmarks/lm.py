@@ -22,13 +22,13 @@ The first two are in the first of the precisions; the others have theirs at the 
 from __future__ import annotations
 
 import importlib.util
+import math
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
-import numpy as np
 import torch
 
 from acclimate.adapters.language import Ids
@@ -91,12 +91,12 @@ def _against_peft(
     directory = find(chosen.model, default_cache(), lambda _: None).directory
     peft, mine = Peft(directory, precision, engine, SESSIONS), Rows.of(engine.source.theta, SESSIONS)
     everyone = slice(0, SESSIONS)
-    learning: dict[str, Callable[[], object]] = {
+    learning: dict[str, Callable[[], float]] = {
         "one batch": lambda: our_step(engine, mine, texts, everyone),
         "PEFT one by one": lambda: peft.steps(texts),
     }
     first = {who: call() for who, call in learning.items()}
-    if not np.isclose(*first.values(), rtol=0.02):
+    if not math.isclose(*first.values(), rel_tol=0.02):
         raise ValueError(f"the contestants do not compute the same: losses {first}; fix that before measuring")
     times = _times(chosen, learning)
     paces = {who: SESSIONS * chosen.tokens / spent for who, spent in times.items()}

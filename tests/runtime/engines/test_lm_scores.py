@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def compared(path: Path, engine, rows: TokenRows, theta: np.ndarray) -> None:
     scored, gradient = engine.vjp(rows, theta, weights)
     for session in range(len(theta)):
         model = peft_model(path, engine, theta[session])
-        total = 0.0
+        total: Any = 0.0
         for row in np.flatnonzero(rows.group == session):
             length = rows.lengths[row]
             logprob, entropy = peft_scores(model, rows.ids[row, :length])
