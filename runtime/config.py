@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_generation import Generation
 from acclimate.runtime.config_language import Language, near
 from acclimate.runtime.config_metrics import Metrics
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
@@ -160,6 +161,7 @@ class Config(BaseSettings):
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
     metrics: Metrics = Metrics()
+    generation: Generation = Generation()
     logging: Logging = Logging()
     web: Web = Web()
     tracing: Tracing = Tracing()

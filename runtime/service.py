@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
-from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.booking import book
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
+from acclimate.runtime.generation.model import Model, answers_arrays
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.lifecycle import Lifecycle
@@ -27,7 +29,7 @@ from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
-from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
+from acclimate.runtime.sessions.terms import Terms
 from acclimate.runtime.sight import Sight
 from acclimate.runtime.snapshotting import snapshot_of
 from acclimate.runtime.types import (
@@ -67,6 +69,11 @@ class Service:
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
         return self._parts.repository
+
+    @property
+    def generating(self) -> Generating:
+        """What language models do."""
+        return self._parts.generating
 
     @property
     def ready(self) -> bool:
@@ -152,7 +159,8 @@ class Service:
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
         session = await self._parts.residency.get(model, session_id)
-        result = settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
+        classes = answers_arrays(self._engine(model)).manifest.classes
+        result = settle(session, labels, len(classes), self._parts.account)
         await self._learn(session)
         return result
 
@@ -173,23 +181,7 @@ class Service:
 
     def answered(self, ticket: Ticket, answer: Answer) -> None:
         """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
-        session, model = ticket.session, ticket.engine.manifest.name
-        if session is not None and ticket.learn and session.cohort.recipe.answers_late:
-            return
-        self._parts.account.answered(model, session, answer)
-        again = session is not None and session.knows(ticket.request_id, ticket.terms)
-        if session is not None and session.open:
-            session.answers.remember(ticket.request_id, answer.scores.label)
-        self._parts.shadow.offer(ticket, answer)
-        if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
-            return
-        if ticket.learn and not again and session.cohort.recipe.learns:
-            answers = None if session.cohort.recipe.pace is None else answer.logits
-            dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
-            self._parts.account.gathered(session, dropped)
-            ticket.terms.fate = QUEUED if len(session.buffer) >= session.cohort.recipe.batch_rows else GATHERED
-            if not self._parts.synchronous:
-                self._parts.learner.notify(session)
+        book(self._parts, ticket, answer)
 
     async def learn_before_reply(self, tickets: list[Ticket]) -> None:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
@@ -208,7 +200,7 @@ class Service:
                 return
 
     async def _infer(self, request: InferRequest) -> InferReply:
-        engine = self._engine(request.model)
+        engine = answers_arrays(self._engine(request.model))
         sequence = sequence_of(request.parameters)
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
@@ -220,7 +212,7 @@ class Service:
             try:
                 if session is not None and sequence.min_version:
                     await self._readers.reach(session, sequence.min_version, deadline)
-                    engine = self._engine(request.model)
+                    engine = answers_arrays(self._engine(request.model))
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
                 answer = await self._parts.predictor.submit(
                     engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
@@ -293,7 +285,7 @@ class Service:
         manifests = (self.model(name, version),) if name else self.models()
         return tuple((manifest, self._parts.account.usages[manifest.name]) for manifest in manifests)
 
-    def _engine(self, model: str) -> Engine:
+    def _engine(self, model: str) -> Model:
         return self._parts.table.engine(model)
 
     def _view(self, session: Session) -> SessionView:
