@@ -152,17 +152,7 @@ def build_service(
     account = Account(models, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
     table = _table(config, models, clock, quotas)
     adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
-    residency = Residency(
-        table,
-        account,
-        ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
-        clock,
-        lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
-        adoption,
-        None if store is None else keeping_of(config, store),
-    )
-    if store is not None:
-        residency.begin(store)
+    residency = _residency(config, table, account, clock, adoption, store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
@@ -202,6 +192,24 @@ def build_service(
         )
     )
     return service
+
+
+def _residency(
+    config: Config, table: SessionTable, account: Account, clock: Clock, adoption: Adoption, store: Store | None
+) -> Residency:
+    synchronous = config.scheduler.mode == "synchronous"
+    residency = Residency(
+        table,
+        account,
+        ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
+        clock,
+        lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
+        adoption,
+        None if store is None else keeping_of(config, store),
+    )
+    if store is not None:
+        residency.begin(store)
+    return residency
 
 
 def _table(config: Config, engines: dict[str, Model], clock: Clock, quotas: Quotas) -> SessionTable:
