@@ -46,7 +46,7 @@ def lay_out(root: Path) -> None:
 def test_what_is_generated_says_what_the_code_says(site: Path) -> None:
     for page, words in {
         "reference/client.html": ("acclimate.runtime.client.sync.Client", "wait_until_ready", "ClientError"),
-        "reference/protocol.html": ("SessionService", "CreateSession", "ModelInferRequest", "google.rpc.ErrorInfo"),
+        "reference/protocol.html": ("SessionService", "CreateSession", "ModelInferRequest", "GenerationService"),
         "reference/cli.html": ("acclimate serve", "--synchronous", "acclimate session list", "acclimate health"),
         "reference/adapters.html": ("adaptation_step", "cotangent"),
         "reference/export.html": ("compile_model", "BundleSpec"),
