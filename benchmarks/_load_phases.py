@@ -24,8 +24,7 @@ ROUNDS = 3
 LOADED = 0.6
 FEW = 10
 BATCHED_ROWS = 16
-# Requests large enough that computing them is the bottleneck, and neither receiving nor refusing them.
-OVERLOAD, OVERLOAD_ROWS = 5.0, 64
+OVERLOAD = 5.0
 # Answers in a row as fast as the unloaded ones: it has recovered.
 RECOVERED = 5
 PATIENCE_SECONDS = 60.0
@@ -157,31 +156,34 @@ def many(subject: Subject, count: int) -> Outcome:
     }, rows
 
 
-def overloaded(subject: Subject, seconds: float) -> Outcome:
-    """Five times what it can take, with a queue as short as its promise."""
-    payloads = [subject.infer(OVERLOAD_ROWS, start=number) for number in range(8)]
-    short = {"max_batch": OVERLOAD_ROWS, "max_queue": 2}
-    with subject.serving(scheduler=short) as daemon, connected(daemon.target, INFER) as rpc:
+def overloaded(subject: Subject, seconds: float, rows_per_request: int) -> Outcome:
+    """Five times what it can take, as it is configured by default."""
+    payloads = [subject.infer(rows_per_request, start=number) for number in range(8)]
+    with subject.serving() as daemon, connected(daemon.target, INFER) as rpc:
         one_by_one(rpc, payloads, subject.seconds / 5)
-        most = saturated(rpc, payloads, 2, subject.seconds / 2)
+        most = saturated(rpc, payloads, FEW, subject.seconds / 2)
         calm = one_by_one(rpc, payloads, subject.seconds)
         with _highest_rss(daemon.pid) as highest:
             before = rss_mb(daemon.pid)
             storm = open_loop(rpc, payloads, OVERLOAD * most.per_second, seconds)
             ended = time.perf_counter()
             recovery = _recovery(rpc, payloads, calm.ms(99) / 1e3) - ended
+    what = f"{rows_per_request} sample{'s' if rows_per_request > 1 else ''} a request"
     rows: Rows = [
-        row(f"{OVERLOAD_ROWS} samples a request, saturated", most, note="2 under way"),
-        row("unloaded, one at a time", calm),
-        row(f"{OVERLOAD:g} times as much as it takes", storm, OVERLOAD * most.per_second),
+        row(f"{what}, saturated", most, note=f"{FEW} under way"),
+        row(f"{what}, one at a time", calm),
+        row(f"{what}, {OVERLOAD:g} times as much as it takes, {seconds:g} s", storm, OVERLOAD * most.per_second),
     ]
-    return {
-        "overload_accepted_p99_ratio": storm.ms(99) / calm.ms(99),
-        "overload_refused": float(storm.refused),
-        "overload_failed": float(storm.failed),
-        "overload_recovery_seconds": max(recovery, 0.0),
-        "overload_rss_growth_mb": max(highest) - before,
-    }, rows
+    figures = {
+        "p99_ratio": storm.ms(99) / calm.ms(99),
+        "goodput_ratio": storm.per_second / most.per_second,
+        "refused": float(storm.refused),
+        "failed": float(storm.failed),
+        "recovery_seconds": max(recovery, 0.0),
+        "rss_growth_mb": max(highest) - before,
+    }
+    suffix = "" if rows_per_request == BATCHED_ROWS else f"_{rows_per_request}_samples"
+    return {f"overload_{name}{suffix}": value for name, value in figures.items()}, rows
 
 
 def _recovery(rpc: Any, payloads: Sequence[bytes], fast: float) -> float:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.booking import book
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
@@ -22,12 +23,13 @@ from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.replying import Readers, reply
 from acclimate.runtime.repository.control import ModelRepository
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.scheduler.admission import Admission, step_aside
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
-from acclimate.runtime.sessions.terms import GATHERED, QUEUED, Terms
+from acclimate.runtime.sessions.terms import Terms
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -59,6 +61,11 @@ class Service:
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
         return self._parts.repository
+
+    @property
+    def admission(self) -> Admission:
+        """What says whether there is room for one more request."""
+        return self._parts.predictor.admission
 
     @property
     def ready(self) -> bool:
@@ -164,27 +171,16 @@ class Service:
             started_at=self._started_at,
             queue_depth=len(self._parts.predictor),
             watchers=len(self._parts.hub),
+            admission=self._parts.predictor.admission.snapshot(),
             store=shelving.figures(self._parts.residency),
             models=tuple(self._parts.account.snapshot(engine, self._parts.table) for engine in self._parts.served()),
             loads=dict(self._parts.repository.loads),
             unloads=dict(self._parts.repository.unloads),
         )
 
-    def answered(self, ticket: Ticket, answer: Answer) -> None:
-        """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
-        session, model = ticket.session, ticket.engine.manifest.name
-        if session is not None and ticket.learn and session.cohort.recipe.answers_late:
-            return
-        self._parts.account.answered(model, session, answer)
-        if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
-            return
-        if ticket.learn and session.cohort.recipe.learns:
-            answers = None if session.cohort.recipe.pace is None else answer.logits
-            dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
-            self._parts.account.gathered(session, dropped)
-            ticket.terms.fate = QUEUED if len(session.buffer) >= session.cohort.recipe.batch_rows else GATHERED
-            if not self._parts.synchronous:
-                self._parts.learner.notify(session)
+    def answered(self, batch: Sequence[tuple[Ticket, Answer]]) -> None:
+        """Called by the predictor with every batch: account for it, gather its samples, wake the learner."""
+        book(self._parts, batch)
 
     async def learn_before_reply(self, tickets: list[Ticket]) -> None:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
@@ -213,6 +209,7 @@ class Service:
         with in_use(session):
             try:
                 if session is not None and sequence.min_version:
+                    step_aside()
                     await self._readers.reach(session, sequence.min_version, deadline)
                     engine = self._engine(request.model)
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
@@ -236,9 +233,10 @@ class Service:
         self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None, terms: Terms
     ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
+        step_aside()
         logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
-        self._parts.account.answered(session.model, session, answer)
+        self._parts.account.answered(session.model, [(session, answer)])
         return answer
 
     async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:

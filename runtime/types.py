@@ -14,6 +14,7 @@ from acclimate.adapters.manifest import Lora
 from acclimate.runtime.exported import ExportedSession as ExportedSession
 from acclimate.runtime.exported import NamedTensor as NamedTensor
 from acclimate.runtime.exported import named_tensors as named_tensors
+from acclimate.runtime.scheduler.admission import AdmissionSnapshot
 from acclimate.runtime.store.base import StoreSnapshot
 
 Scalar = bool | int | float | str
@@ -293,5 +294,6 @@ class ServiceSnapshot:
     watchers: int
     models: tuple[ModelSnapshot, ...]
     store: StoreSnapshot
+    admission: AdmissionSnapshot = field(default_factory=AdmissionSnapshot)
     loads: Mapping[str, int] = field(default_factory=dict)
     unloads: Mapping[str, int] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.control import Around, ModelRepository
 from acclimate.runtime.repository.shelves import Shelves, highest
+from acclimate.runtime.scheduler.admission import Admission, AdmissionLimits
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -141,8 +142,7 @@ def build_service(
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
     account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    drift = Watch.of(config.drift.model_dump())
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
+    table = SessionTable(engines, guards_of(config), limits_of(config), clock, _watch(config), quotas)
     residency = Residency(
         table,
         account,
@@ -156,8 +156,10 @@ def build_service(
     predictor = Predictor(
         _batches(config),
         clock,
-        lambda ticket, answer: service.answered(ticket, answer),
+        Admission(_patience(config), clock, quotas.weight),
+        lambda batch: service.answered(batch),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
+        quotas.weight,
     )
     steps = _steps(config, store)
     learner = Learner(
@@ -189,6 +191,10 @@ def build_service(
     return service
 
 
+def _watch(config: Config) -> Watch:
+    return Watch.of(config.drift.model_dump())
+
+
 def _batches(config: Config) -> PredictorLimits:
     synchronous = config.scheduler.mode == "synchronous"
     return PredictorLimits(
@@ -196,6 +202,12 @@ def _batches(config: Config) -> PredictorLimits:
         max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
         max_queue=config.scheduler.max_queue,
     )
+
+
+def _patience(config: Config) -> AdmissionLimits:
+    # A replay is answered whole, however fast it is sent.
+    patience_ms = 0.0 if config.scheduler.mode == "synchronous" else config.scheduler.patience_ms
+    return AdmissionLimits(patience_ms / 1e3, config.scheduler.overload_wait_ms / 1e3)
 
 
 def _steps(config: Config, store: Store | None) -> LearnerLimits:

@@ -19,6 +19,7 @@ from acclimate.adapters.watch import Drift
 from acclimate.runtime.errors import Code
 from acclimate.runtime.repository.control import LOAD_OUTCOMES, UNLOAD_OUTCOMES
 from acclimate.runtime.repository.moving import Move
+from acclimate.runtime.scheduler.admission import Refused
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.types import Histogram, ModelSnapshot
 
@@ -83,6 +84,10 @@ PROCESS = (
     ProcessMetric("draining", "gauge", "1 once the daemon finishes what it has and refuses more, else 0."),
     ProcessMetric("start_time_seconds", "gauge", "When the daemon started, Unix time."),
     ProcessMetric("queue_depth", "gauge", "Requests waiting for an engine."),
+    ProcessMetric("requests_under_way", "gauge", "Inference requests that were taken and not yet answered."),
+    ProcessMetric("expected_wait_seconds", "gauge", "How long one more would wait, expected."),
+    ProcessMetric("overloaded", "gauge", "1 while more requests come than can be answered, else 0."),
+    ProcessMetric("requests_refused_total", "counter", "Inference requests without room, by why.", ("reason",)),
     ProcessMetric("watchers", "gauge", "Open event watches."),
     ProcessMetric("resident_memory_bytes", "gauge", "Resident memory of the process."),
     ProcessMetric("cpu_seconds_total", "counter", "User and system time of the process."),
@@ -244,6 +249,7 @@ MODEL = (
 
 
 PROCESS_VALUES = {
+    "requests_refused_total": ("reason", tuple(why.value for why in Refused)),
     "model_loads_total": ("outcome", LOAD_OUTCOMES),
     "model_unloads_total": ("outcome", UNLOAD_OUTCOMES),
     "inference_stream_requests_total": ("code", CODES),

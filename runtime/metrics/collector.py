@@ -55,6 +55,9 @@ class ServiceCollector(Collector):
             "draining": float(snapshot.draining),
             "start_time_seconds": snapshot.started_at,
             "queue_depth": float(snapshot.queue_depth),
+            "requests_under_way": float(snapshot.admission.under_way),
+            "expected_wait_seconds": snapshot.admission.expected_wait,
+            "overloaded": float(snapshot.admission.overloaded),
             "watchers": float(snapshot.watchers),
             "models": float(len(snapshot.models)),
             "inference_streams": float(open_streams),
@@ -65,6 +68,7 @@ class ServiceCollector(Collector):
         values: dict[str, list[Sample]] = {name: [((), value)] for name, value in single.items()}
         values["build_info"] = [((self._version,), 1.0)]
         values["model_info"] = [((model.model, model.version), 1.0) for model in snapshot.models]
+        values["requests_refused_total"] = _counted("requests_refused_total", snapshot.admission.refused)
         values["model_loads_total"] = _counted("model_loads_total", snapshot.loads)
         values["model_unloads_total"] = _counted("model_unloads_total", snapshot.unloads)
         values["inference_stream_requests_total"] = _counted("inference_stream_requests_total", streamed)

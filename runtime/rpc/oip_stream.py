@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -17,6 +18,8 @@ from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailabl
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.scheduler.admission import Admission, Pass
+from acclimate.runtime.security.caller import current
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
@@ -35,11 +38,13 @@ class Streams:
         limit: requests of one stream under way, at most.
         stats: where they are counted.
         sizes: what every request of a stream has to keep within.
+        admission: what says whether there is room for one more request; a stream waits until there is.
     """
 
     limit: int
     stats: RpcStats
     sizes: MessageLimits = field(default_factory=MessageLimits)
+    admission: Admission | None = None
     _readers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _draining: bool = field(default=False, init=False)
 
@@ -55,7 +60,7 @@ class Streams:
         Raises:
             Unavailable: the daemon drains; every request that was read has been answered.
         """
-        stream = _Stream(requests, infer, self.limit, self.stats, self.sizes)
+        stream = _Stream(requests, infer, self)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
         self.stats.opened()
@@ -76,16 +81,15 @@ class Streams:
 class _Stream:
     """One stream: what has been read and not yet answered."""
 
-    def __init__(
-        self, requests: AsyncIterator[bytes], infer: Infer, limit: int, stats: RpcStats, sizes: MessageLimits
-    ) -> None:
+    def __init__(self, requests: AsyncIterator[bytes], infer: Infer, streams: Streams) -> None:
         self._requests = requests
         self._infer = infer
-        self._stats = stats
-        self._sizes = sizes
+        self._stats = streams.stats
+        self._sizes = streams.sizes
+        self._admission = streams.admission
         self._tasks: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
         self._ends: dict[Hashable, asyncio.Task[oip.ModelStreamInferResponse]] = {}
-        self.slots = asyncio.Semaphore(limit)
+        self.slots = asyncio.Semaphore(streams.limit)
         self.order: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | None] = asyncio.Queue()
 
     async def read(self) -> None:
@@ -93,13 +97,19 @@ class _Stream:
         try:
             await self.slots.acquire()
             async for payload in self._requests:
+                held = None if self._admission is None else await self._admission.wait(current().tenant)
                 task = self._start(payload)
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(partial(self._done, held))
                 self.order.put_nowait(task)
                 await self.slots.acquire()
         finally:
             self.order.put_nowait(None)
+
+    def _done(self, held: Pass | None, task: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
+        self._tasks.discard(task)
+        if held is not None:
+            held.back()
 
     async def cancel(self, reader: asyncio.Task[None]) -> None:
         """Give up whatever is still under way."""

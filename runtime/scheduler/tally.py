@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from acclimate.runtime.types import Histogram
@@ -30,6 +31,11 @@ class Buckets:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Count each value."""
+        for value in values:
+            self.add(value)
 
     def frozen(self) -> Histogram:
         """As it stands now."""

@@ -25,7 +25,7 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
     "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots", "models",
-    "inference_streams",
+    "inference_streams", "requests_under_way", "overloaded",
     "store_sessions", "store_failing", "store_pending_commits",
 }  # fmt: skip
 
