@@ -4,15 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from multiprocessing import get_context
 from statistics import median
 from typing import Any
 
 from acclimate.runtime.client import Client
+from acclimate.runtime.client.local import LocalDaemon
 from acclimate.v1 import session_service_pb2 as pb
-from benchmarks._load_generator import INFER, Load, connected, costing, cpu_clock, one_by_one, open_loop, row, saturated
+from benchmarks._load_generator import (
+    INFER,
+    Load,
+    connected,
+    costing,
+    cpu_clock,
+    one_by_one,
+    open_loop,
+    row,
+    saturated,
+    streamed,
+    with_token,
+)
 from benchmarks._load_subject import Subject, indexed, statistics
 from benchmarks._report import Value
 from benchmarks.startup import rss_mb
@@ -156,6 +171,55 @@ def many(subject: Subject, count: int) -> Outcome:
     }, rows
 
 
+def streaming(subject: Subject) -> Outcome:
+    """One sample a request on one ModelStreamInfer, against the engine on batches of the size made, by turns."""
+    payloads = [subject.infer(1, start=number) for number in range(32)]
+    served, alone, seconds, ratios = Load(), Load(), subject.seconds / 2, []
+    with subject.serving() as daemon, statistics(daemon, subject) as counts:
+        stream = partial(streamed, daemon.target, payloads, IN_FLIGHT)
+        stream(subject.seconds / 5)
+        for _ in range(ROUNDS):
+            before = counts()
+            through = costing(partial(stream, seconds), cpu_clock(daemon.pid))
+            samples, calls = (after - first for after, first in zip(counts(), before, strict=True))
+            batch = [subject.samples(max(1, round(samples / calls)))]
+            own = costing(partial(one_by_one, indexed(subject.engine, batch), [b"\0"], seconds), time.process_time)
+            ratios.append(through.per_second / (own.per_second * len(batch[0])))
+            served, alone = served.plus(through), alone.plus(own)
+    rows: Rows = [row("one stream, 1 sample a request", served, note=f"{IN_FLIGHT} under way")]
+    return {"throughput_ratio_stream": median(ratios), "saturated_samples_per_s_stream": served.per_second}, rows
+
+
+def fairness(subject: Subject, seconds: float) -> Outcome:
+    """A tenant at a tenth of what the daemon takes, alone and beside one that sends five times as much as it takes."""
+    calm_payloads = [subject.infer(BATCHED_ROWS, start=number) for number in range(8)]
+    with subject.serving_tenants(("quiet", "loud")) as (daemon, tokens), ExitStack() as open_now:
+        quiet, loud = (
+            with_token(open_now.enter_context(connected(daemon.target, INFER)), tokens[name])
+            for name in ("quiet", "loud")
+        )
+        one_by_one(loud, calm_payloads, subject.seconds / 5)
+        most = saturated(loud, calm_payloads, FEW, subject.seconds / 2)
+        rate = most.per_second / 10
+        alone = open_loop(quiet, calm_payloads, rate, seconds)
+        told = (daemon.target, tokens["loud"], calm_payloads, OVERLOAD * most.per_second, seconds)
+        # A process of its own, for the two would wait for each other in one.
+        other = get_context("spawn").Process(target=flood, args=told)
+        other.start()
+        _wait(lambda: _overloaded(daemon), lambda: time.sleep(0.05))
+        beside = open_loop(quiet, calm_payloads, rate, seconds / 2)
+        other.join()
+    rows: Rows = [
+        row("a tenant at a tenth of what it takes, alone", alone, rate),
+        row(f"the same beside one that sends {OVERLOAD:g} times what it takes", beside, rate),
+    ]
+    return {
+        "fairness_p99_ratio": beside.ms(99) / alone.ms(99),
+        "fairness_p50_ratio": beside.ms(50) / alone.ms(50),
+        "fairness_refused": float(beside.refused),
+    }, rows
+
+
 def overloaded(subject: Subject, seconds: float, rows_per_request: int) -> Outcome:
     """Five times what it can take, as it is configured by default."""
     payloads = [subject.infer(rows_per_request, start=number) for number in range(8)]
@@ -184,6 +248,17 @@ def overloaded(subject: Subject, seconds: float, rows_per_request: int) -> Outco
     }
     suffix = "" if rows_per_request == BATCHED_ROWS else f"_{rows_per_request}_samples"
     return {f"overload_{name}{suffix}": value for name, value in figures.items()}, rows
+
+
+def flood(target: str, token: str, payloads: Sequence[bytes], rate: float, seconds: float) -> None:
+    """What a tenant does that minds nobody else."""
+    with connected(target, INFER) as rpc:
+        open_loop(with_token(rpc, token), payloads, rate, seconds, seed=1)
+
+
+def _overloaded(daemon: LocalDaemon) -> bool:
+    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http_port}/metrics", timeout=PATIENCE_SECONDS) as page:
+        return b"\nacclimate_overloaded 1.0" in page.read()
 
 
 def _recovery(rpc: Any, payloads: Sequence[bytes], fast: float) -> float:

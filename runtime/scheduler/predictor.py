@@ -118,10 +118,11 @@ class Predictor:
             )
         )
         self.idle.clear()
-        if self._serving or self._looking or self._limits.max_delay:
+        if self._serving or self._looking or self._limits.max_delay or self._before_reply is not None:
             self._look()
         else:
-            # Nobody is there to wait for: what else comes in this turn of the loop is the next batch.
+            # Nobody is there to wait for: what else comes in this turn of the loop is the next batch. Not in
+            # synchronous mode, where what one client does at a time must not depend on others being there.
             self._begin()
         return await future
 
