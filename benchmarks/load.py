@@ -11,7 +11,8 @@ throughput_ratio             saturated throughput over the engine's in this proc
 p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that learn over the same ones that do not
                              (goal 1.2 at most), median over rounds
 bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
-                             bytes_per_session_10k_answered with one sample that waits to be learnt from
+                             bytes_per_session_10k_answered with one sample that waits to be learnt from;
+                             bytes_per_session_adapted of one that has learnt, a tenth as many copies of one
 sessions_created_per_s       CreateSession with 64 calls under way (goal 2,000 at least)
 lookup_10_us, lookup_10k_us  GetSession with 10 and 10,000 sessions, p50
 overload_*                   five times what it takes, as it is configured by default, 16 samples a request:
@@ -38,6 +39,7 @@ from pathlib import Path
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from benchmarks import _load_phases as phases
+from benchmarks import _load_sessions, _load_storms
 from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._load_subject import Subject
 from benchmarks._report import ROOT, Report, Value, emit, parser
@@ -59,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             phases.throughput(subject, 1),
             phases.throughput(subject, phases.BATCHED_ROWS),
             phases.adapting(subject, chosen.sessions, chosen.recipe),
-            phases.many(subject, chosen.many),
+            _load_sessions.many(subject, chosen.many),
             phases.streaming(subject),
-            *(phases.overloaded(subject, chosen.overload_seconds, rows_each) for rows_each in (16, 64)),
-            phases.fairness(subject, chosen.overload_seconds / 2),
+            *(_load_storms.overloaded(subject, chosen.overload_seconds, rows_each) for rows_each in (16, 64)),
+            _load_storms.fairness(subject, chosen.overload_seconds / 2),
         ):
             figures |= found
             rows += [{"model": bundle.manifest.name, **one} for one in measured]
