@@ -1,7 +1,7 @@
 """Whether a request is taken at all, decided before its message is decoded: by how long it would have to wait.
 
 What is under way takes `requests under way x seconds per answer` to work off (Little's law); the seconds per answer are
-measured over windows of a tenth of a second, and hold everything: the engine, the event loop, learning. While the
+measured over windows of a twentieth of a second, and hold everything: the engine, the event loop, learning. While the
 daemon keeps up, that wait may be long, since bursts pass (`patience`). Once more comes than is answered for two windows
 on end, the queue would stand for ever, as in Nichols and Jacobson's "Controlling queue delay" (2012): then a request
 may wait no longer than about one and a half times what computing it takes, and what has waited much longer is given up.
@@ -20,7 +20,7 @@ from enum import StrEnum
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import ResourceExhausted
 
-WINDOW_SECONDS, WINDOW_ANSWERS, LONGEST_WINDOW_SECONDS = 0.1, 8, 1.0
+WINDOW_SECONDS, WINDOW_ANSWERS, LONGEST_WINDOW_SECONDS = 0.05, 8, 1.0
 # More of what came in a window than this multiple of what was answered, and this many besides, is too much.
 EXCESS, SLACK = 1.5, 4
 # Under overload a request may wait this many times its own computing.
@@ -231,7 +231,8 @@ class Admission:
             return False
         own, weight = self._under_way[tenant], self._weight(tenant)
         others = sum(self._weight(other) for other in self._under_way if other != tenant)
-        return own > room * weight / (weight + others) or not others
+        # With less than two, one that sends at random would often be refused for coming twice in a row.
+        return own > max(1.0, room * weight / (weight + others)) or not others
 
     def _taken(self, tenant: str, now: float) -> Pass:
         if not self._total:

@@ -97,7 +97,7 @@ def test_what_is_spent_never_exceeds_what_was_granted_by_more_than_one_step(
     assert spent <= capacity + rate * now + 1e-6
 
 
-LARGE = {
+LARGE: dict[str, np.ndarray] = {
     "theta": np.arange(400, dtype=np.float32),
     "moments": np.zeros(300, np.float32),
     "count": np.zeros((), np.int64),

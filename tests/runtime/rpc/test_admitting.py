@@ -78,7 +78,7 @@ def test_inference_is_refused_before_its_message_is_read() -> None:
             info = error_details_pb2.ErrorInfo()
             assert status.details[0].Unpack(info)
             assert info.reason == "OVERLOADED"
-            assert int(dict(refused.value.trailing_metadata())["grpc-retry-pushback-ms"]) >= 100
+            assert int(dict(cast(Any, refused.value.trailing_metadata()))["grpc-retry-pushback-ms"]) >= 100
         assert running.service.snapshot().models[0].requests == answered, "the service never heard of them"
         assert running.rpc.stats.counts()["GRPCInferenceService/ModelInfer", "RESOURCE_EXHAUSTED"] == 2
 
