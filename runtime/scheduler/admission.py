@@ -186,11 +186,14 @@ class Admission:
         self._computing = each if not self._computing else KEPT * self._computing + (1 - KEPT) * each
 
     def refused(self, why: Refused) -> None:
-        """Count a refusal made elsewhere."""
+        """Count the refusal of a request that had been taken: it will leave, and is no answer."""
         self._refused[why] += 1
+        self._answered -= 1
 
     def given_up(self) -> ResourceExhausted:
         """The refusal of a request that waited in the queue for longer than `stale_seconds`."""
+        # Otherwise a queue that is given up would look like a daemon that keeps up.
+        self._answered -= 1
         return self._refusal(Refused.STALE)
 
     @property
@@ -259,10 +262,10 @@ class Admission:
         if self._total:
             self._busy += now - self._busy_since
             self._busy_since = now
-        if self._answered and self._busy > 0:
+        if self._answered > 0 and self._busy > 0:
             pace = self._busy / self._answered
             self._pace = pace if not self._pace else KEPT * self._pace + (1 - KEPT) * pace
-        excess = self._offered > EXCESS * self._answered + SLACK
+        excess = self._offered > EXCESS * max(0, self._answered) + SLACK
         self._excesses = self._excesses + 1 if excess else 0
         self._window, self._busy = now, 0.0
         self._offered = self._answered = 0

@@ -205,3 +205,20 @@ def test_what_waited_long_in_the_queue_is_stale_only_while_too_much_comes() -> N
     assert server.admission.stale_seconds == pytest.approx(4 * 1.5 * EACH)
     assert server.admission.given_up().reason == "OVERLOADED"
     assert server.admission.snapshot().refused[Refused.STALE] == 1
+
+
+def test_giving_a_queue_up_is_not_keeping_up() -> None:
+    server = Server()
+    server.run(rate=0.5 / EACH, seconds=1.0)
+    while server.send():
+        pass
+    server.run(rate=5 / EACH, seconds=0.5)
+    assert server.admission.overloaded
+    # All at once, as the queue does; as answers, they would outweigh what came in two windows.
+    for held in server.taken[2:]:
+        assert server.admission.given_up().reason == "OVERLOADED"
+        held.back()
+    del server.taken[2:]
+    for _ in range(100):
+        server.run(rate=5 / EACH, seconds=0.02)
+        assert server.admission.overloaded
