@@ -40,7 +40,7 @@ test-all: lint  ## lint, then every test
 lint: $(VENV)/.installed types  ## ruff, mypy --strict, import contracts, buf
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/mypy $(TYPES) benchmarks tests
+	@$(BIN)/mypy $(TYPES) benchmarks ops tests
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/buf lint proto
 
@@ -56,6 +56,10 @@ proto: $(VENV)/.installed  ## generate the gRPC stubs again from proto/
 .PHONY: bench
 bench: $(VENV)/.installed  ## run every benchmark; ARGS=--json for one object a benchmark
 	@for name in $(BENCHMARKS); do $(BIN)/python -m $$name $(ARGS); done
+
+.PHONY: docs
+docs: $(VENV)/.installed types  ## build the documentation's site into build/site
+	@$(BIN)/python -m mkdocs build --strict --quiet
 
 .PHONY: clean
 clean:  ## remove what these targets made, both virtual environments included

@@ -37,6 +37,21 @@ class Telemetry:
 
 
 @dataclass(frozen=True, slots=True)
+class Prequential:
+    """Accuracy of recent answers whose true label is known: the prequential estimate with a fading factor.
+
+    Gama, Sebastiao and Rodrigues 2013, "On evaluating stream learning algorithms", section 3.4. `weight` is how many
+    answers it is worth; before the first there is none.
+    """
+
+    accuracy: float = 0.0
+    weight: float = 0.0
+
+
+UNLABELLED = Prequential()
+
+
+@dataclass(frozen=True, slots=True)
 class Scores:
     """Per row `[B]`: entropy in nats, confidence, and answered class."""
 
@@ -72,6 +87,15 @@ def observe(seen: Telemetry, scores: Scores, threshold: float, half_life: float 
         above=old * seen.above + new * mean(scores.confidence > threshold),
         weight=weight,
     )
+
+
+def settle(seen: Prequential, labelled: int, correct: int, half_life: float = 128.0) -> Prequential:
+    """The accuracy after the labels of `labelled` more answers, `correct` of which they confirm."""
+    if labelled == 0:
+        return seen
+    kept = seen.weight * 0.5 ** (labelled / half_life)
+    weight = kept + labelled
+    return Prequential((kept * seen.accuracy + correct) / weight, weight)
 
 
 def difference_of_confidences(seen: Telemetry, calibration: Calibration) -> float:

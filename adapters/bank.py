@@ -40,11 +40,8 @@ class SessionBank:
         self._fresh = np.ones(capacity, np.bool_)
         self._free = list(range(capacity - 1, -1, -1))
         self._capacity = capacity
-
-    @property
-    def row_bytes(self) -> int:
+        self.row_bytes = sum(value.nbytes for value in self._template.values())
         """Bytes that one session's state takes once all of it was written."""
-        return sum(value.nbytes for value in self._template.values())
 
     @property
     def names(self) -> tuple[str, ...]:

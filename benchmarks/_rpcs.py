@@ -138,16 +138,21 @@ def richer(session: str) -> list[tuple[str, Message]]:
                 recipe_parameters={"lr": 0.001, "batch_rows": 16},
                 budget=session_pb2.Budget(refill_ms_per_s=10, capacity_ms=100),
                 seed=session_pb2.Seed(tensors=[tensor], lora=[lora]),
+                labels={"site": "hall 3"},
             ),
         ),
         (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=session)),
         (SESSIONS + "ListSessions", pb.ListSessionsRequest(parent="models/-", page_size=3, page_token="YQBiAGM=")),  # noqa: S106
+        (
+            SESSIONS + "ListSessions",
+            pb.ListSessionsRequest(parent="models/-", filter='labels.site = "hall 3" AND paused = false', tenant="-"),
+        ),
         (SESSIONS + "WatchSessions", pb.WatchSessionsRequest(name="models/-")),
         (
             SESSIONS + "UpdateSession",
             pb.UpdateSessionRequest(
-                session={"name": name, "budget": {"capacity_ms": 5.0}, "ttl": {"seconds": 500}},
-                update_mask={"paths": ["budget.capacity_ms", "ttl"]},
+                session={"name": name, "budget": {"capacity_ms": 5.0}, "ttl": {"seconds": 500}, "labels": {"a": "b"}},
+                update_mask={"paths": ["budget.capacity_ms", "ttl", "labels.a"]},
             ),
         ),
         (SESSIONS + "PauseSession", pb.PauseSessionRequest(name=name, etag='W/"0"')),

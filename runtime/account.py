@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from acclimate.adapters.accuracy import Telemetry, difference_of_confidences, observe
+from acclimate.adapters.accuracy import Scores, Telemetry, difference_of_confidences, observe
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.clock import Clock
+from acclimate.runtime.comparison import Comparison
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.exemplars import request_labels
+from acclimate.runtime.histograms import Exemplar
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
-from acclimate.runtime.scheduler.tickets import Answer
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
+from acclimate.runtime.sessions.census import Census
 from acclimate.runtime.sessions.session import Session, SessionKey
-from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.types import Event, EventKind, ModelSnapshot
 
 Noted = Callable[[Session, EventKind | None, bool], None]
 """Told of every session that something happened to, what it was (None: it answered), and whether its version moved."""
 
-LIVE = tuple(state.value for state in SessionState if state is not SessionState.CLOSED)
 SNAPSHOT = "snapshot"
 """Why a session was restored, where a client asked for it."""
 EVENT_OF = {"applied": EventKind.APPLIED, "skipped": EventKind.SKIPPED, "rolled_back": EventKind.ROLLED_BACK}
@@ -34,8 +35,14 @@ class Account:
     """The tallies of every model, and the telemetry of all its predictions together."""
 
     def __init__(
-        self, models: Mapping[str, Engine], hub: EventHub, clock: Clock, noted: Noted = lambda *_: None
+        self,
+        models: Mapping[str, Engine],
+        hub: EventHub,
+        clock: Clock,
+        census: Census,
+        noted: Noted = lambda *_: None,
     ) -> None:
+        self.census = census
         self._noted = noted
         self._hub = hub
         self._clock = clock
@@ -43,6 +50,8 @@ class Account:
         self._telemetry: dict[str, Telemetry] = {}
         self.tallies: dict[str, Tally] = {}
         self.usages: dict[str, Usage] = {}
+        self.adaptation_ms: defaultdict[str, float] = defaultdict(float)
+        self.compared: dict[str, Comparison] = {}
         for engine in models.values():
             self.serve(engine.manifest)
 
@@ -52,13 +61,16 @@ class Account:
         self._thresholds[manifest.name] = manifest.calibration.confidence_threshold
         self._telemetry[manifest.name] = Telemetry()
         self.usages[manifest.name] = Usage()
+        self.compared[manifest.name] = Comparison(manifest.calibration.confidence_threshold)
 
-    def finished(self, model: str, code: str, seconds: float) -> None:
+    def finished(self, model: str, code: str, seconds: float, request_id: str = "") -> None:
         """Count a request, answered or refused with `code`; of models that were never served, nothing is kept."""
         tally = self.tallies.get(model)
         if tally is not None:
             tally.requests[code] += 1
             tally.request_seconds.add(seconds)
+            if labels := request_labels(request_id):
+                tally.request_seconds.show(Exemplar(labels, seconds, self._clock.wall()))
             (self.usages[model].success if code == "OK" else self.usages[model].fail).add(seconds)
 
     def answered(self, model: str, batch: Sequence[tuple[Session | None, Answer]]) -> None:
@@ -79,6 +91,7 @@ class Account:
                 session.account.requests += 1
                 session.account.samples += len(answer.logits)
                 session.last_used_at = now
+                self.census.changed(session.key)
                 self._noted(session, None, False)
         self._telemetry[model] = telemetry
 
@@ -101,6 +114,7 @@ class Account:
             tally.budget_denied_ms += report.ms
         else:
             own.adaptation_ms += report.ms
+            self.adaptation_ms[session.tenant] += report.ms
             own.backward_samples += report.selected
             tally.adaptation_seconds += report.ms / 1e3
             tally.budget_granted_ms += report.ms
@@ -124,6 +138,7 @@ class Account:
         """Count samples that fell out of a session's buffer; let the source's model answer a session that is late."""
         tally = self.tallies[session.model]
         tally.dropped += dropped
+        self.census.changed(session.key)
         if session.late and session.folded is not None:
             session.fall_behind()
             tally.fell_behind += 1
@@ -164,19 +179,23 @@ class Account:
         self.tallies[session.model].moves[move] += 1
         self._tell(session, kind, version_before)
 
+    def shadowed(self, ticket: Ticket, answer: Answer, frozen: Scores) -> None:
+        """Count an answer beside the one that the source's model gives, unless another model has come since."""
+        if ticket.session is not None and ticket.session.cohort.engine is ticket.engine:
+            book = self.compared[ticket.session.model]
+            book.compared(ticket.session.key, ticket.request_id, answer.scores, frozen)
+
     def snapshot(self, engine: Engine, table: SessionTable) -> ModelSnapshot:
         """One served model's figures; safe from any thread."""
         name = engine.manifest.name
         tally = self.tallies[name]
         graphs = engine.specialised
-        live = [session for session in table if session.model == name]
+        census, telemetry = self.census.of(name), self._telemetry[name]
         cost = engine.manifest.cost
-        states = dict.fromkeys(LIVE, 0) | Counter(session.state.value for session in live)
-        held = [snapshot for session in live for snapshot in session.snapshots.values()]
         return ModelSnapshot(
             model=name,
             version=engine.manifest.version,
-            sessions=states,
+            sessions=census.sessions,
             sessions_created=table.created[name],
             sessions_deleted=table.deleted[name],
             requests=dict(tally.requests),
@@ -199,26 +218,28 @@ class Account:
             budget_denied_ms=tally.budget_denied_ms,
             entropy=tally.entropy.frozen(),
             confidence=tally.confidence.frozen(),
-            estimated_accuracy=self._telemetry[name].above,
-            estimated_accuracy_doc=difference_of_confidences(self._telemetry[name], engine.manifest.calibration),
+            estimated_accuracy=telemetry.above,
+            estimated_accuracy_doc=difference_of_confidences(telemetry, engine.manifest.calibration),
+            observed=telemetry.weight,
             labelled=tally.labelled,
             labelled_correct=tally.labelled_correct,
-            buffered=sum(len(session.buffer) for session in live),
+            prequential_accuracy=tally.prequential.accuracy if tally.prequential.weight else None,
+            comparison=self.compared[name].figures(),
+            buffered=census.buffered,
             dropped=tally.dropped,
             fell_behind=tally.fell_behind,
-            theta_distance_max=max((session.distance for session in live), default=0.0),
-            drift_max={
-                signal: max((session.drift[place] for session in live), default=0.0)
-                for place, signal in enumerate(SIGNALS)
-            },
-            state_bytes=sum(session.state_bytes for session in live),
+            theta_distance_max=census.theta_distance_max,
+            drift_max=census.drift_max,
+            drift_mean=census.drift_mean,
+            listed=census.listed,
+            state_bytes=census.state_bytes,
             specialised=graphs.count,
             specialisations=graphs.made,
             specialisations_evicted=graphs.evicted,
             forked=tally.forked,
             expired=tally.expired,
-            snapshots=len(held),
-            snapshot_bytes=sum(snapshot.nbytes for snapshot in held),
+            snapshots=census.snapshots,
+            snapshot_bytes=census.snapshot_bytes,
             moves=dict(tally.moves),
         )
 
@@ -235,6 +256,7 @@ class Account:
         snapshot: str = "",
         source: str = "",
     ) -> None:
+        self.census.changed(session.key)
         self._noted(session, kind, (session.version if after is None else after) != before)
         self._hub.publish(
             Event(

@@ -11,14 +11,19 @@ from acclimate.runtime.sessions.terms import GATHERED, QUEUED
 
 
 def book(parts: Parts, batch: Sequence[tuple[Ticket, Answer]]) -> None:
-    """Account for a batch of one model, gather its samples, wake the learner."""
+    """Account for a batch of one model, remember its answers, gather its samples, wake the learner."""
     counted = [(ticket, answer) for ticket, answer in batch if not _late(ticket)]
     if counted:
         model = counted[0][0].engine.manifest.name
         parts.account.answered(model, [(ticket.session, answer) for ticket, answer in counted])
     for ticket, answer in counted:
-        if ticket.session is not None and ticket.learn:
-            _gather(parts, ticket, ticket.session, answer)
+        session = ticket.session
+        again = session is not None and session.knows(ticket.request_id, ticket.terms)
+        if session is not None and session.open:
+            session.answers.remember(ticket.request_id, answer.scores.label)
+        parts.shadow.offer(ticket, answer)
+        if session is not None and ticket.learn and not again:
+            _gather(parts, ticket, session, answer)
 
 
 def _late(ticket: Ticket) -> bool:

@@ -24,14 +24,17 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_metrics import Metrics
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
+from acclimate.runtime.config_tracing import Tracing
+from acclimate.runtime.config_web import Web
 
 ENV_PREFIX = "ACCLIMATE_"
 ENV_DELIMITER = "__"
 # Read by the benchmarks, tests and the client's commands, not by the daemon, and often set where it runs.
-CLIENT_VARIABLES = ("TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
+CLIENT_VARIABLES = ("TARGET", "TOKEN", "TENANT", "CA", "CERTIFICATE", "KEY")
 FOREIGN_VARIABLES = frozenset({"ACCLIMATE_DATA", *(f"{ENV_PREFIX}{name}" for name in CLIENT_VARIABLES)})
 
 Port = Annotated[int, Field(ge=0, le=65535)]
@@ -46,7 +49,7 @@ class Server(Section):
 
     host: str = Field("127.0.0.1", min_length=1, description="address both ports bind to; loopback by default")
     grpc_port: Port = Field(8001, description="gRPC port; 0 picks a free one")
-    http_port: Port = Field(8002, description="HTTP port (metrics, health); 0 picks a free one")
+    http_port: Port = Field(8002, description="HTTP port (web page, metrics, health); 0 picks a free one")
     max_message_bytes: int = Field(
         64 * 2**20, ge=2**16, le=2**31 - 1, description="largest gRPC request or reply, bytes"
     )
@@ -164,7 +167,10 @@ class Config(BaseSettings):
     restoration: Restoration = Restoration()
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
+    metrics: Metrics = Metrics()
     logging: Logging = Logging()
+    web: Web = Web()
+    tracing: Tracing = Tracing()
     security: Security = Security()
     limits: Limits = Limits()
     quotas: Quotas = Quotas()

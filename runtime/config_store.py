@@ -37,6 +37,11 @@ class Store(Section):
         ge=0,
         description="memory for the waiting samples and remembered answers of sessions that left it, bytes",
     )
+    unfit_sessions: Literal["refuse", "reset", "drop"] = Field(
+        "refuse",
+        description="what becomes of stored sessions that return when their model was replaced and cannot carry them "
+        "over: refuse keeps them stored, reset lets them begin again, drop deletes them",
+    )
     take_over: bool = Field(
         False, description="take sessions over even from another daemon that is alive; it will notice and drop them"
     )

@@ -11,11 +11,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 import structlog
 
+from acclimate.adapters.manifest import Manifest
 from acclimate.runtime import logs, wiring
 from acclimate.runtime.clock import SystemClock
 from acclimate.runtime.config import Config
@@ -23,9 +24,15 @@ from acclimate.runtime.config_security import is_loopback
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
+from acclimate.runtime.metrics.process import version
 from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
+from acclimate.runtime.supervision import Supervisor
+from acclimate.runtime.tracing.base import Tracer
+from acclimate.runtime.tracing.opening import opened
+from acclimate.runtime.web.bridge import Bridge
+from acclimate.runtime.web.page import page
 
 log = structlog.stdlib.get_logger("acclimate.daemon")
 
@@ -41,19 +48,24 @@ def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     Raises:
-        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime is not installed.
+        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime, or what traces, is not installed.
         OSError: a port is taken. StoreError: the store cannot be opened.
         SecurityError: a certificate, key or token file cannot be used.
     """
-    logs.configure(config.logging)
+    tracer = opened(config.tracing)
+    logs.configure(config.logging, more=() if tracer is None else (tracer.log_fields,))
     engines = wiring.load_engines(config)
     # What was allocated while loading lives as long as the process; spare the collector the walk over it.
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
-    asyncio.run(_serve(config, engines))
+    try:
+        asyncio.run(_serve(config, engines, tracer))
+    finally:
+        if tracer is not None:
+            tracer.close()
 
 
-async def _serve(config: Config, engines: dict[str, Engine]) -> None:
+async def _serve(config: Config, engines: dict[str, Engine], tracer: Tracer | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -61,26 +73,38 @@ async def _serve(config: Config, engines: dict[str, Engine]) -> None:
     guard = setup.guard(config, SystemClock())
     door = setup.door(config, guard)
     _warn(config, guard)
-    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas)
-    reload = Reloading(service.repository.reload)
+    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas, tracer=tracer)
+    supervisor = Supervisor.of(os.environ)
+    reload = Reloading(supervisor.around(service.repository.reload, lambda: _status(service.models())))
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
-    rpc = build_server(service, config, guard=guard)
+    rpc = build_server(service, config, guard=guard, tracer=tracer)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
-    http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door)
+    site = page(config, Bridge(service, guard, loop), version()) if config.web.enabled else None
+    http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door, site)
+    pulse = loop.create_task(supervisor.watch(), name="watchdog")
     try:
         service.start()
         await rpc.start()
         announce(config, rpc.port, http.port, sorted(engines))
+        supervisor.ready(_status(service.models()))
         await stop.wait()
         reload.end()
         log.info("draining", seconds=config.server.drain_seconds)
+        supervisor.stopping(config.server.drain_seconds)
         rpc.drain()
         await service.drain(config.server.drain_seconds)
         await asyncio.sleep(LINGER_SECONDS)
         await rpc.stop()
     finally:
-        http.close()
+        pulse.cancel()
+        # On a thread: answers under way may wait for this loop.
+        await asyncio.to_thread(http.close)
     log.info("stopped")
+
+
+def _status(models: Iterable[Manifest]) -> str:
+    """What a service manager shows."""
+    return f"serving {', '.join(manifest.name for manifest in models) or 'no model'}"
 
 
 def _warn(config: Config, guard: Guard) -> None:
@@ -96,7 +120,7 @@ def _warn(config: Config, guard: Guard) -> None:
 class Reloading:
     """Reloads when asked; asked while it does, once more afterwards."""
 
-    def __init__(self, reload: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
         self._reload = reload
         self._task: asyncio.Task[None] | None = None
         self._again = False

@@ -10,7 +10,7 @@ import asyncio
 import re
 import uuid
 from collections import deque
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from weakref import WeakSet
 
@@ -75,6 +75,7 @@ class EventHub:
     """Publishes to every watcher; used on the event loop's thread only."""
 
     def __init__(self) -> None:
+        self.listeners: list[Callable[[Event], None]] = []
         self._watchers: WeakSet[Watcher] = WeakSet()
         self._closed = False
         self._latest: deque[Event] = deque(maxlen=REMEMBERED)
@@ -97,6 +98,8 @@ class EventHub:
         event = replace(event, token=uuid.uuid4().hex)
         self._latest.append(event)
         self._wake()
+        for listener in self.listeners:
+            listener(event)
         for watcher in self._watchers:
             if watcher.wants(event):
                 watcher.put(event)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from acclimate.adapters.accuracy import settle as prequential
 from acclimate.runtime.account import Account
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.sessions.session import Session
@@ -34,7 +35,10 @@ def settle(session: Session, labels: Sequence[Feedback], classes: int, account: 
     for book in (session.account, account.tallies[session.model]):
         book.labelled += len(known)
         book.labelled_correct += correct
-    for given, _ in known:
+    tally = account.tallies[session.model]
+    tally.prequential = prequential(tally.prequential, len(known), correct)
+    for given, answer in known:
+        account.compared[session.model].labelled(session.key, given.request_id, given.row, given.label, answer)
         session.answers.settle(given.request_id, given.row)
         session.buffer.label(given.request_id, given.row, given.label)
     account.happened(session, EventKind.FEEDBACK, session.version, len(known))

@@ -24,6 +24,7 @@ OURS = (
     "acclimate_recipe",
     "acclimate_budget_ms",
     "acclimate_min_version",
+    "acclimate_resent",
 )
 # A client may send this many times the batch size in one request.
 REQUEST_BATCHES = 16
@@ -38,7 +39,8 @@ class Sequence:
     `session_id` is None for stateless requests; `start` opens or resets, `end` closes; `learn` says whether
     the samples may be learnt from; `recipe` is what a session that `start` opens should run. `allowance` is how many
     milliseconds steps over the samples may take; `min_version` the version of the session's parameters that may
-    answer at the earliest; `priority` 1 to `PRIORITY_LEVELS`, 1 first.
+    answer at the earliest; `priority` 1 to `PRIORITY_LEVELS`, 1 first. `resent`: the request may have been answered
+    before, under its id.
     """
 
     session_id: str | None
@@ -49,6 +51,7 @@ class Sequence:
     allowance: float = math.inf
     min_version: int = 0
     priority: int = DEFAULT_PRIORITY
+    resent: bool = False
 
 
 def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
@@ -78,6 +81,7 @@ def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
         allowance=math.inf if budget is None else budget,
         min_version=_count(parameters, "acclimate_min_version") or 0,
         priority=priority if 0 < priority <= PRIORITY_LEVELS else DEFAULT_PRIORITY,
+        resent=_flag(parameters, "acclimate_resent", default=False),
     )
     if sequence.min_version and (session_id is None or sequence.start):
         raise InvalidArgument(

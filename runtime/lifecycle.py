@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from bisect import bisect_right
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,7 +26,9 @@ from acclimate.runtime.sessions.changing import (
     check_etag,
     check_paths,
     merged,
+    merged_labels,
 )
+from acclimate.runtime.sessions.labels import checked_labels
 from acclimate.runtime.sessions.paging import page_size
 from acclimate.runtime.sessions.recording import check_record, fold_of, record_of
 from acclimate.runtime.sessions.residency import Residency
@@ -35,6 +38,7 @@ from acclimate.runtime.sessions.snapshot import Snapshot
 from acclimate.runtime.sessions.snapshots import branch, find, put_back, take
 from acclimate.runtime.sessions.states import SessionState
 from acclimate.runtime.sessions.table import SESSION_ID
+from acclimate.runtime.store.base import HEADER_BYTES, Reply
 from acclimate.runtime.types import CreateSession, EventKind, SessionView
 
 
@@ -55,6 +59,15 @@ class Lifecycle:
     def tenant(self) -> str:
         """Whose sessions the caller's are."""
         return self._table.key("", "")[0]
+
+    @property
+    def replies(self) -> Sequence[Reply]:
+        """Those that an earlier run has kept, oldest first."""
+        return self._residency.replies
+
+    def remember(self, reply: Reply) -> None:
+        """Keep a reply for later runs."""
+        self._residency.remember(reply)
 
     async def expect(self, model: str, session_id: str, given: str = "") -> Session:
         """The session, if `given` is its etag or empty; `Residency.get` says what else is raised.
@@ -82,6 +95,7 @@ class Lifecycle:
             wanted.budget or budget_of(source),
             # 0 is a client's way of saying for ever.
             ttl_seconds=(source.ttl_seconds or 0.0) if wanted.ttl_seconds is None else wanted.ttl_seconds,
+            labels=source.labels,
         )
         async with self._residency.room(new=True):
             # The source is not asked any more: it may be gone by now, or the model another one.
@@ -102,15 +116,17 @@ class Lifecycle:
         """Keep what the session has learnt so far; None lets the daemon make an id."""
         session = await self.expect(model, session_id, given)
         chosen = uuid.uuid4().hex if snapshot_id is None else _checked_id(snapshot_id)
+        self._table.refuse_larger(session, HEADER_BYTES + session.cohort.bank.row_bytes)
         snapshot = take(session, chosen, self._residency.moment(session), self._max_snapshots)
+        self._table.resized(session)
         self._touch(session)
         self._account.happened(session, EventKind.SNAPSHOT_TAKEN, session.version, snapshot=snapshot.id)
-        return _snapshot_view(session, snapshot)
+        return snapshot_view(session, snapshot)
 
     async def get_snapshot(self, model: str, session_id: str, snapshot_id: str) -> SnapshotView:
         """One snapshot, or NotFound."""
         session = await self.expect(model, session_id, "")
-        return _snapshot_view(session, find(session, snapshot_id))
+        return snapshot_view(session, find(session, snapshot_id))
 
     async def list_snapshots(self, model: str, session_id: str, size: int, token: str) -> SnapshotPage:
         """A page of a session's snapshots by id.
@@ -128,7 +144,7 @@ class Lifecycle:
         start = bisect_right(ids, token) if token else 0
         page = ids[start : start + size]
         more = start + len(page) < len(ids)
-        views = tuple(_snapshot_view(session, session.snapshots[name]) for name in page)
+        views = tuple(snapshot_view(session, session.snapshots[name]) for name in page)
         return SnapshotPage(views, page[-1] if more else "")
 
     async def delete_snapshot(self, model: str, session_id: str, snapshot_id: str) -> None:
@@ -136,6 +152,7 @@ class Lifecycle:
         session = await self.expect(model, session_id, "")
         find(session, snapshot_id)
         del session.snapshots[snapshot_id]
+        self._table.resized(session)
         self._account.happened(session, EventKind.SNAPSHOT_DELETED, session.version, snapshot=snapshot_id)
 
     async def restore(self, model: str, session_id: str, snapshot_id: str, given: str = "") -> SessionView:
@@ -199,9 +216,10 @@ class Lifecycle:
         ttl = session.ttl_seconds
         if "ttl" in wanted.paths:
             ttl = checked_ttl(wanted.ttl_seconds, self._table.default_ttl_seconds)
+        labels = checked_labels(merged_labels(session.labels, wanted))
         if wanted.paths:
             change_budget(session, chosen, self._learner.budget_time(session))
-            session.ttl_seconds = ttl
+            session.ttl_seconds, session.labels = ttl, labels
             self._touch(session)
             self._account.happened(session, EventKind.UPDATED, session.version)
         return self._view(session)
@@ -237,7 +255,8 @@ def _checked_id(snapshot_id: str) -> str:
     return snapshot_id
 
 
-def _snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
+def snapshot_view(session: Session, snapshot: Snapshot) -> SnapshotView:
+    """A snapshot as its owner sees it."""
     return SnapshotView(
         model=session.model,
         session_id=session.id,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from acclimate.runtime.types import Budget
 
@@ -33,6 +34,7 @@ class UpdateSession:
     budget: Budget | None = None
     ttl_seconds: float | None = None
     etag: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping, Sequence
 from typing import Any, TextIO
 
 import numpy as np
@@ -22,11 +22,12 @@ TALKATIVE = ("asyncio", "grpc")
 _STRUCTLOG_KEYS = ("exc_info", "_record", "_from_structlog")
 
 
-def configure(config: Logging, stream: TextIO | None = None) -> None:
-    """Send every log record of the process to `stream` (stderr), at `config.level` and above."""
+def configure(config: Logging, stream: TextIO | None = None, more: Sequence[structlog.types.Processor] = ()) -> None:
+    """Send every log record of the process to `stream` (stderr), at `config.level` and above; `more` add to each."""
     stream = stream or sys.stderr
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        *more,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

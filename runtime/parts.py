@@ -11,6 +11,7 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
+from acclimate.runtime.scheduler.shadow import Shadow
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.table import SessionTable
@@ -26,6 +27,7 @@ class Parts:
     predictor: Predictor
     learner: Learner
     seeder: Seeder
+    shadow: Shadow
     account: Account
     residency: Residency
     hub: EventHub

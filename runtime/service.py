@@ -27,9 +27,11 @@ from acclimate.runtime.scheduler.admission import Admission, step_aside
 from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
-from acclimate.runtime.sessions import shelving
+from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import Terms
+from acclimate.runtime.sight import Sight
+from acclimate.runtime.snapshotting import snapshot_of
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -41,6 +43,7 @@ from acclimate.runtime.types import (
     InferRequest,
     ServiceSnapshot,
     SessionPage,
+    SessionQuery,
     SessionView,
 )
 from acclimate.runtime.work import Work
@@ -56,6 +59,11 @@ class Service:
         self._work = Work(parts)
         self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
         self._readers = Readers(parts.hub, parts.clock, parts.max_queue)
+
+    @property
+    def sight(self) -> Sight:
+        """Looking at sessions without using them."""
+        return Sight(self._parts.residency, self._parts.hub)
 
     @property
     def repository(self) -> ModelRepository:
@@ -94,10 +102,10 @@ class Service:
 
     async def infer(self, request: InferRequest) -> InferReply:
         """Answer a request; see `ServiceProtocol.infer`."""
-        arrived, code = self._parts.clock.monotonic(), "INTERNAL"
+        arrived, code, name = self._parts.clock.monotonic(), "INTERNAL", request.id
         try:
             reply = await self._infer(request)
-            code = "OK"
+            code, name = "OK", reply.id
             return reply
         except AcclimateError as error:
             code = error.code.value
@@ -106,7 +114,7 @@ class Service:
             code = "CANCELLED"
             raise
         finally:
-            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived)
+            self._parts.account.finished(request.model, code, self._parts.clock.monotonic() - arrived, name)
 
     async def create_session(self, request: CreateSession) -> SessionView:
         """Open a session, at its seed if it has one and the seed passes."""
@@ -127,9 +135,12 @@ class Service:
         """The session as it is."""
         return self._view(await self._parts.residency.get(model, session_id))
 
-    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
+    async def list_sessions(
+        self, model: str | None, page_size: int, page_token: str, text: str = "", every_tenant: bool = False
+    ) -> SessionPage:
         """A page of sessions."""
-        return await shelving.page(self._parts.residency, model, page_size, page_token)
+        query = SessionQuery(model, page_size, page_token, text, every_tenant)
+        return await listing.page(self._parts.residency, query)
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source."""
@@ -165,18 +176,7 @@ class Service:
 
     def snapshot(self) -> ServiceSnapshot:
         """Figures for metrics."""
-        return ServiceSnapshot(
-            ready=self.ready,
-            draining=self._draining,
-            started_at=self._started_at,
-            queue_depth=len(self._parts.predictor),
-            watchers=len(self._parts.hub),
-            admission=self._parts.predictor.admission.snapshot(),
-            store=shelving.figures(self._parts.residency),
-            models=tuple(self._parts.account.snapshot(engine, self._parts.table) for engine in self._parts.served()),
-            loads=dict(self._parts.repository.loads),
-            unloads=dict(self._parts.repository.unloads),
-        )
+        return snapshot_of(self._parts, self.ready, self._draining, self._started_at)
 
     def answered(self, batch: Sequence[tuple[Ticket, Answer]]) -> None:
         """Called by the predictor with every batch: account for it, gather its samples, wake the learner."""
@@ -205,7 +205,8 @@ class Service:
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
         request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
-        deadline, learn, terms = request.deadline, sequence.learn, Terms(sequence.learn, sequence.allowance)
+        deadline, learn = request.deadline, sequence.learn
+        terms = Terms(learn, sequence.allowance, sequence.resent)
         with in_use(session):
             try:
                 if session is not None and sequence.min_version:
@@ -217,26 +218,27 @@ class Service:
                     engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
                 )
                 if session is not None and learn and session.cohort.recipe.answers_late:
-                    answer = await self._late(session, inputs, answer, deadline, terms)
+                    answer = await self._late(session, request, inputs, answer, terms)
             except BaseException:
                 if session is not None and sequence.start:
                     self._forget_unused(session)
                 raise
-        if session is not None:
-            session.answers.remember(request.id, answer.scores.label)
         answered = reply(request, session, answer, terms)
         if sequence.end and session is not None and session.from_sequence and session.open:
             self._close(session)
         return answered
 
     async def _late(
-        self, session: Session, inputs: NDArray[Any], answer: Answer, deadline: float | None, terms: Terms
+        self, session: Session, request: InferRequest, inputs: NDArray[Any], answer: Answer, terms: Terms
     ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
+        if session.knows(request.id, terms):
+            return answer
         step_aside()
-        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline, terms)
+        logits = await self._parts.learner.answer(session, inputs, answer.logits, request.deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
         self._parts.account.answered(session.model, [(session, answer)])
+        session.answers.remember(request.id, answer.scores.label)
         return answer
 
     async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:

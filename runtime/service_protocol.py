@@ -10,6 +10,7 @@ from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.admission import Admission
 from acclimate.runtime.scheduler.usage import Usage
+from acclimate.runtime.sight import Sight
 from acclimate.runtime.types import (
     CreateSession,
     Event,
@@ -41,6 +42,10 @@ class ServiceProtocol(Protocol):
         """What says whether there is room for one more request."""
 
     @property
+    def sight(self) -> Sight:
+        """Looking at sessions without using them."""
+
+    @property
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
 
@@ -62,8 +67,13 @@ class ServiceProtocol(Protocol):
     async def get_session(self, model: str, session_id: str) -> SessionView:
         """The session, or NotFound."""
 
-    async def list_sessions(self, model: str | None, page_size: int, page_token: str) -> SessionPage:
-        """A page ordered by model and id; page_size 0 means the default, negative is InvalidArgument."""
+    async def list_sessions(
+        self, model: str | None, page_size: int, page_token: str, text: str = "", every_tenant: bool = False
+    ) -> SessionPage:
+        """A page ordered by tenant, model and id; page_size 0 means the default, negative is InvalidArgument.
+
+        `text` is a filter (`sessions/filters.py`); every tenant's sessions are listed for administrators alone.
+        """
 
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source: parameters, optimiser, statistics, filters, buffer. Counters stay."""

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import structlog
 
-from acclimate.adapters.guards import Guards
-from acclimate.adapters.restoration.policy import PREFIX
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.account import Account
+from acclimate.runtime.bounding import batches_of, guards_of, limits_of, patience_of
 from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
 from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
@@ -19,12 +18,17 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
-from acclimate.runtime.repository.control import Around, ModelRepository
+from acclimate.runtime.repository.adoption import Adoption
+from acclimate.runtime.repository.around import Around
+from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
-from acclimate.runtime.scheduler.admission import Admission, AdmissionLimits
+from acclimate.runtime.scheduler.admission import Admission
+from acclimate.runtime.scheduler.around import each_of, told, unobserved
 from acclimate.runtime.scheduler.learner import Learner
-from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
+from acclimate.runtime.scheduler.limits import LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor
+from acclimate.runtime.scheduler.shadow import Shadow
 from acclimate.runtime.scheduler.shared import SharedBudgets
 from acclimate.runtime.security import setup, signatures
 from acclimate.runtime.security.quotas import Quotas
@@ -32,15 +36,15 @@ from acclimate.runtime.security.stats import SecurityStats
 from acclimate.runtime.seeding import Seeder
 from acclimate.runtime.service import Service
 from acclimate.runtime.sessions.bounds import Bounds
+from acclimate.runtime.sessions.census import Census
 from acclimate.runtime.sessions.keeping import Keeping
 from acclimate.runtime.sessions.residency import Residency, ResidencyLimits
-from acclimate.runtime.sessions.settings import Limits
 from acclimate.runtime.sessions.store_thread import StoreThread
 from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
-from acclimate.runtime.types import Budget
+from acclimate.runtime.tracing.base import Tracer
 
 __all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
 
@@ -135,29 +139,24 @@ def build_service(
     clock: Clock | None = None,
     store: Store | None = None,
     quotas: Quotas | None = None,
+    tracer: Tracer | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
     clock, engines = clock or SystemClock(), dict(engines)
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
     synchronous = config.scheduler.mode == "synchronous"
     hub = EventHub()
-    account = Account(engines, hub, clock, lambda session, kind, moved: residency.noted(session, kind, moved))
-    table = SessionTable(engines, guards_of(config), limits_of(config), clock, _watch(config), quotas)
-    residency = Residency(
-        table,
-        account,
-        ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
-        clock,
-        lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
-        None if store is None else keeping_of(config, store),
-    )
+    census = Census(lambda key: table.at(key), config.metrics.top_sessions)
+    account = Account(engines, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
+    table = _table(config, engines, clock, quotas)
+    residency = _residency(config, table, account, clock, store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
-        _batches(config),
+        batches_of(config),
         clock,
-        Admission(_patience(config), clock, quotas.weight),
-        lambda batch: service.answered(batch),
+        Admission(patience_of(config), clock, quotas.weight),
+        told(lambda batch: service.answered(batch), None if tracer is None else each_of(tracer.answered)),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
         quotas.weight,
     )
@@ -167,17 +166,21 @@ def build_service(
         clock,
         None if synchronous else _shared(config, quotas, clock),
         predictor.idle,
-        account.stepped,
+        told(account.stepped, None if tracer is None else tracer.stepped),
         residency.may_commit,
+        unobserved if tracer is None else tracer.step,
     )
     service = Service(
         Parts(
             engines=engines,
-            repository=ModelRepository(around_of(config, engines, table, predictor, learner, account)),
+            repository=ModelRepository(
+                around_of(config, engines, table, predictor, learner, account, residency.adoption)
+            ),
             table=table,
             predictor=predictor,
             learner=learner,
             seeder=Seeder(guards_of(config), SLICE_ROWS, predictor.idle, steps.patience),
+            shadow=Shadow(config.metrics.shadow_every, lambda: not len(predictor), account.shadowed),
             account=account,
             residency=residency,
             hub=hub,
@@ -191,23 +194,25 @@ def build_service(
     return service
 
 
-def _watch(config: Config) -> Watch:
-    return Watch.of(config.drift.model_dump())
-
-
-def _batches(config: Config) -> PredictorLimits:
+def _residency(config: Config, table: SessionTable, account: Account, clock: Clock, store: Store | None) -> Residency:
     synchronous = config.scheduler.mode == "synchronous"
-    return PredictorLimits(
-        max_batch=1 if synchronous else config.scheduler.max_batch,
-        max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
-        max_queue=config.scheduler.max_queue,
+    residency = Residency(
+        table,
+        account,
+        ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
+        clock,
+        lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
+        Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions)),
+        None if store is None else keeping_of(config, store),
     )
+    if store is not None:
+        residency.begin(store)
+    return residency
 
 
-def _patience(config: Config) -> AdmissionLimits:
-    # A replay is answered whole, however fast it is sent.
-    patience_ms = 0.0 if config.scheduler.mode == "synchronous" else config.scheduler.patience_ms
-    return AdmissionLimits(patience_ms / 1e3, config.scheduler.overload_wait_ms / 1e3)
+def _table(config: Config, engines: dict[str, Engine], clock: Clock, quotas: Quotas) -> SessionTable:
+    drift = Watch.of(config.drift.model_dump())
+    return SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
 
 
 def _steps(config: Config, store: Store | None) -> LearnerLimits:
@@ -246,6 +251,7 @@ def around_of(
     predictor: Predictor,
     learner: Learner,
     account: Account,
+    adoption: Adoption,
 ) -> Around:
     """What a change of models touches, and how bundles become engines."""
     return Around(
@@ -257,31 +263,6 @@ def around_of(
         predictor=predictor,
         learner=learner,
         account=account,
+        adoption=adoption,
         trust_radius=config.adaptation.trust_radius,
-    )
-
-
-def guards_of(config: Config) -> Guards:
-    """The configured guards."""
-    chosen = config.adaptation
-    return Guards(
-        trust_radius=chosen.trust_radius,
-        collapse_ratio=chosen.collapse_ratio,
-        canary_tolerance=chosen.canary_tolerance,
-        canary_every=chosen.canary_every,
-        max_strikes=chosen.max_consecutive_rollbacks,
-    )
-
-
-def limits_of(config: Config) -> Limits:
-    """The configured limits of the session table."""
-    return Limits(
-        max_sessions=config.sessions.max_sessions,
-        buffer_rows=config.sessions.buffer_rows,
-        remembered_answers=config.sessions.remembered_answers,
-        default_recipe=config.sessions.default_recipe,
-        default_parameters={"batch_rows": config.adaptation.batch_rows}
-        | {PREFIX + key: value for key, value in config.restoration.model_dump().items()},
-        default_budget=Budget(config.budget.refill_ms_per_s, config.budget.capacity_ms),
-        default_ttl_seconds=config.sessions.default_ttl_seconds or None,
     )

@@ -36,7 +36,7 @@ class Work:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-        for worker in (self._parts.predictor, self._parts.learner, self._parts.seeder):
+        for worker in (self._parts.predictor, self._parts.learner, self._parts.seeder, self._parts.shadow):
             worker.release()
         await self._parts.residency.close(self._keeping)
         self._parts.hub.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, model, serve, session_life, store, token
+from acclimate.runtime.cli import bundle, demo, export, health, model, serve, session_life, store, token, top
 
 app = typer.Typer(
     name="acclimate",
@@ -19,11 +19,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("serve")(serve.serve)
+app.command("health")(health.health)
 app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
 app.command(
     "export",
     context_settings={"ignore_unknown_options": True, "help_option_names": [], "allow_interspersed_args": False},
 )(export.export)
+app.command("top")(top.top)
 app.add_typer(session_life.app, name="session")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(store.app, name="store")

@@ -10,7 +10,11 @@ import typer
 
 from acclimate.runtime.cli.output import ExitCode, fail
 
-ENGINE_PACKAGE = "onnxruntime"
+# A package that something needs of which the configuration speaks, by what to do where it is missing.
+MISSING = {
+    "onnxruntime": "no engine is installed; run: pip install 'acclimate[cpu]' (or 'acclimate[gpu]' for CUDA)",
+    "opentelemetry": "tracing.endpoint is set and OpenTelemetry is not installed; run: pip install 'acclimate[trace]'",
+}
 
 
 def serve(
@@ -51,12 +55,10 @@ def serve(
         daemon.run(settings)
     except ModuleNotFoundError as error:
         # Any other missing module is a defect, and its traceback is wanted.
-        if error.name != ENGINE_PACKAGE:
+        package = (error.name or "").partition(".")[0]
+        if package not in MISSING:
             raise
-        fail(
-            ExitCode.ENGINE_MISSING,
-            "no engine is installed; run: pip install 'acclimate[cpu]' (or 'acclimate[gpu]' for CUDA)",
-        )
+        fail(ExitCode.ENGINE_MISSING, MISSING[package])
     except SecurityError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
     except BundleError as error:

@@ -24,30 +24,37 @@ app = typer.Typer(
     help="Sessions of a running daemon: open, look at, copy, keep, change, reset, take out what they learnt.",
 )
 
-Target = Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")]
+Target = Annotated[str, typer.Option(envvar="ACCLIMATE_TARGET", help="host:port of the daemon's gRPC port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Name = Annotated[str, typer.Argument(help="models/MODEL/sessions/SESSION, or MODEL/SESSION.")]
+Labels = Annotated[list[str] | None, typer.Option("--label", help="KEY=VALUE, a word to find it by; repeatable.")]
 LOCAL = "127.0.0.1:8001"
+Token = Annotated[
+    str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
+]
+Tenant = Annotated[
+    str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
+]
+UseTls = Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")]
+Authority = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
+]
+Certificate = Annotated[
+    Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
+]
+Key = Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")]
 # What the group's own options say, for the command that follows them.
 _chosen: ContextVar[dict[str, Any]] = ContextVar("chosen")
 
 
 @app.callback()
 def access(
-    token: Annotated[
-        str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token; others see it in a list of processes.")
-    ] = None,
-    tenant: Annotated[
-        str | None, typer.Option(envvar="ACCLIMATE_TENANT", help="Whose sessions an administrator or operator means.")
-    ] = None,
-    tls: Annotated[bool, typer.Option("--tls", help="Use TLS; so does any of the three below.")] = False,
-    ca: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CA", help="PEM file: who may have signed the daemon's certificate.")
-    ] = None,
-    certificate: Annotated[
-        Path | None, typer.Option(envvar="ACCLIMATE_CERTIFICATE", help="PEM file: a certificate of one's own.")
-    ] = None,
-    key: Annotated[Path | None, typer.Option(envvar="ACCLIMATE_KEY", help="PEM file: its key.")] = None,
+    token: Token = None,
+    tenant: Tenant = None,
+    tls: UseTls = False,
+    ca: Authority = None,
+    certificate: Certificate = None,
+    key: Key = None,
 ) -> None:
     """Take the options that say who calls, and how; any group whose commands use `connected` has them."""
     _chosen.set({"token": token, "tenant": tenant, "tls": tls, "files": (ca, certificate, key)})
@@ -56,21 +63,37 @@ def access(
 @app.command("list")
 def list_(
     model: Annotated[str | None, typer.Option(help="Only sessions of this model.")] = None,
+    filter_: Annotated[
+        str, typer.Option("--filter", help="Only these: labels.KEY = VALUE, state, recipe, model or paused; AND.")
+    ] = "",
+    every_tenant: Annotated[bool, typer.Option("--every-tenant", help="Everybody's; for administrators.")] = False,
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
     """List open sessions."""
     with connected(target) as client:
-        views = list(client.list_sessions(model))
+        views = list(client.list_sessions(model, filter=filter_, every_tenant=every_tenant))
     if as_json:
         write_json([asdict(view) for view in views])
         return
-    columns = ("model", "session", "recipe", "state", "version", "samples", "updates", "rollbacks", "accuracy*")
-    rows = [
+    columns: tuple[str, ...] = (
+        "model",
+        "session",
+        "recipe",
+        "state",
+        "version",
+        "samples",
+        "updates",
+        "rollbacks",
+        "accuracy*",
+    )
+    rows: list[tuple[object, ...]] = [
         (v.model, v.session_id, v.recipe, v.state, v.version, v.samples, v.updates, v.rollbacks,
          f"{v.estimated_accuracy:.3f}")
         for v in views
     ]  # fmt: skip
+    if every_tenant:
+        columns, rows = ("tenant", *columns), [(v.tenant, *row) for v, row in zip(views, rows, strict=True)]
     write_table("", columns, rows)
     typer.echo(f"{len(views)} open; * estimated without labels")
 
@@ -86,6 +109,7 @@ def create(
     ttl: Annotated[
         float | None, typer.Option(help="Seconds without use until it is closed; 0: never. [default: the daemon's]")
     ] = None,
+    label: Labels = None,
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
@@ -95,7 +119,9 @@ def create(
         from acclimate.runtime.client import read_seed
 
         begin = None if seed is None else read_seed(seed)
-        view = client.create_session(model, session_id, recipe=recipe, seed=begin, ttl_seconds=ttl).get()
+        view = client.create_session(
+            model, session_id, recipe=recipe, seed=begin, ttl_seconds=ttl, labels=labels_of(label)
+        ).get()
     show(view, as_json)
 
 
@@ -194,16 +220,27 @@ def parse(name: str) -> tuple[str, str]:
     return model, session_id
 
 
+def labels_of(given: list[str] | None) -> dict[str, str]:
+    """Labels from `KEY=VALUE`."""
+    labels = {}
+    for entry in given or ():
+        key, separator, value = entry.partition("=")
+        if not separator:
+            fail(ExitCode.BAD_CONFIG, f"--label {entry!r} must be KEY=VALUE")
+        labels[key] = value
+    return labels
+
+
 @contextmanager
-def connected(target: str) -> Iterator[Client]:
-    """A connected client whose errors end the command."""
+def connected(target: str, **options: Any) -> Iterator[Client]:
+    """A connected client, with these options of its own, whose errors end the command."""
     from acclimate.runtime.client import Client, ClientError, Tls
 
     chosen = _chosen.get()
     ca, certificate, key = chosen["files"]
     tls = Tls(ca, certificate, key) if any(chosen["files"]) else chosen["tls"]
     try:
-        connected = Client(target, token=chosen["token"], tenant=chosen["tenant"], tls=tls)
+        connected = Client(target, token=chosen["token"], tenant=chosen["tenant"], tls=tls, **options)
     except (OSError, ValueError) as error:
         fail(ExitCode.BAD_CONFIG, f"credentials cannot be used: {error}")
     with connected as client:

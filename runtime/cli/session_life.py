@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acclimate.runtime.cli.output import ExitCode, fail, write_json, write_table
-from acclimate.runtime.cli.session import LOCAL, AsJson, Name, Target, app, connected, parse, show
+from acclimate.runtime.cli.session import LOCAL, AsJson, Labels, Name, Target, app, connected, labels_of, parse, show
 
 if TYPE_CHECKING:
     from acclimate.runtime.client import Budget, Session, SessionView
@@ -96,17 +96,21 @@ def update(
     refill_ms_per_s: Refill = None,
     capacity_ms: Capacity = None,
     ttl: Ttl = None,
+    label: Labels = None,
+    unlabel: Annotated[list[str] | None, typer.Option(help="KEY of a label to take away; repeatable.")] = None,
     etag: Etag = "",
     target: Target = LOCAL,
     as_json: AsJson = False,
 ) -> None:
-    """Change what a session may spend on learning, or how long it may be idle."""
-    if refill_ms_per_s is capacity_ms is ttl is None:
-        fail(ExitCode.BAD_CONFIG, "nothing to change; give --refill-ms-per-s, --capacity-ms or --ttl")
+    """Change what a session may spend on learning, how long it may be idle, or its labels."""
+    labels = labels_of(label) | dict.fromkeys(unlabel or ())
+    if refill_ms_per_s is capacity_ms is ttl is None and not labels:
+        remedy = "give --refill-ms-per-s, --capacity-ms, --ttl, --label or --unlabel"
+        fail(ExitCode.BAD_CONFIG, f"nothing to change; {remedy}")
 
     def changed(session: Session) -> SessionView:
         budget = _budget(session, refill_ms_per_s, capacity_ms)
-        return session.update(budget=budget, ttl_seconds=ttl, etag=etag)
+        return session.update(budget=budget, ttl_seconds=ttl, labels=labels, etag=etag)
 
     _change(name, target, as_json, changed)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
+from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -12,7 +13,8 @@ from acclimate.runtime.client import messages, operations
 from acclimate.runtime.client.errors import ClientError, SessionLost, lost
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
-from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order
+from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
+from acclimate.runtime.client.streams import predict_stream_async
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.rpc import convert_lifecycle
@@ -58,20 +60,26 @@ class AsyncSession:
         operation = operations.predict(info, array, messages.sequence(self.id, adapt), request_id)
         return await self._call(operation, timeout_seconds)
 
-    def predict_stream(
+    async def predict_stream(
         self,
         arrays: AsyncIterable[ArrayLike] | Iterable[ArrayLike],
         *,
         adapt: bool = True,
         in_flight: int = DEFAULT_IN_FLIGHT,
+        refused: Refused | None = None,
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[Prediction]:
-        """`predict` of every array, answers in their order, at most `in_flight` under way; see the client's."""
-
-        async def one(array: ArrayLike) -> Prediction:
-            return await self.predict(array, adapt=adapt, timeout_seconds=timeout_seconds)
-
-        return in_order(arrays, one, in_flight)
+        """`predict` of every array over one stream, answers in their order; see the client's."""
+        parameters = messages.sequence(self.id, adapt)
+        answers = predict_stream_async(
+            self._client, self.model, arrays, parameters, in_flight, refused, timeout_seconds
+        )
+        try:
+            async with aclosing(answers):
+                async for answer in answers:
+                    yield answer
+        except ClientError as error:
+            raise await self._explained(error) from error.__cause__
 
     async def feedback(
         self, request_id: str, label: int, row: int = 0, *, timeout_seconds: float | None = None
@@ -101,11 +109,15 @@ class AsyncSession:
         *,
         budget: Budget | None = None,
         ttl_seconds: float | None = None,
+        labels: Mapping[str, str | None] | None = None,
         etag: str = "",
         timeout_seconds: float | None = None,
     ) -> SessionView:
-        """Give it another budget or time-to-live (0: for ever); None leaves what there is."""
-        operation = operations.update_session(self.model, self.id, budget, ttl_seconds, etag)
+        """Give it another budget or time-to-live (0: for ever); None leaves what there is.
+
+        `labels` are set, those that are None taken away; others stay.
+        """
+        operation = operations.update_session(self.model, self.id, budget, ttl_seconds, etag, labels)
         return await self._call(operation, timeout_seconds)
 
     async def fork(
@@ -172,12 +184,15 @@ class AsyncSession:
         try:
             return await self._client._calls.call(operation, timeout_seconds)
         except ClientError as error:
-            if self._created_at is None or error.reason != "SESSION_NOT_FOUND":
+            explained = await self._explained(error)
+            if explained is error:
                 raise
-            gone = lost(error, self._created_at, (await self._client.server_info()).started_at)
-            if gone is None:
-                raise
-            raise gone from error
+            raise explained from error
+
+    async def _explained(self, error: ClientError) -> ClientError:
+        if self._created_at is None or error.reason != "SESSION_NOT_FOUND":
+            return error
+        return lost(error, self._created_at, (await self._client.server_info()).started_at) or error
 
 
 __all__ = ["AsyncSession", "SessionLost"]

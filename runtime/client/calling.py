@@ -121,7 +121,7 @@ class Calls:
             ClientError: it failed for good, or for longer than its deadline.
         """
         deadline = Deadline.of(self.link.timeout_seconds if timeout_seconds is None else timeout_seconds)
-        self._check_size(operation, deadline)
+        self.check_size(operation, deadline)
         for pause in pauses():
             waits = self.link.waits
             try:
@@ -144,7 +144,8 @@ class Calls:
         self.link.met = True
         return operation.read(reply)
 
-    def _check_size(self, operation: Operation[Any], deadline: Deadline) -> None:
+    def check_size(self, operation: Operation[Any], deadline: Deadline) -> None:
+        """Raise ClientError for a request that is larger than the daemon takes."""
         size = operation.request.ByteSize()
         if size > SMALLEST_LIMIT and self.link.limit is None:
             try:
@@ -175,7 +176,7 @@ class AsyncCalls:
     async def call(self, operation: Operation[T], timeout_seconds: float | None = None) -> T:
         """The result of an operation; see `Calls.call`."""
         deadline = Deadline.of(self.link.timeout_seconds if timeout_seconds is None else timeout_seconds)
-        await self._check_size(operation, deadline)
+        await self.check_size(operation, deadline)
         for pause in pauses():
             waits = self.link.waits
             try:
@@ -198,7 +199,8 @@ class AsyncCalls:
         self.link.met = True
         return operation.read(reply)
 
-    async def _check_size(self, operation: Operation[Any], deadline: Deadline) -> None:
+    async def check_size(self, operation: Operation[Any], deadline: Deadline) -> None:
+        """See `Calls.check_size`."""
         size = operation.request.ByteSize()
         if size > SMALLEST_LIMIT and self.link.limit is None:
             try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from numpy.typing import ArrayLike, NDArray
 
 from acclimate.adapters.manifest import TensorSpec
@@ -89,6 +90,7 @@ def create_request(
     budget: Budget | None,
     seed: Seed | None = None,
     ttl_seconds: float | None = None,
+    labels: Mapping[str, str] | None = None,
 ) -> session_service_pb2.CreateSessionRequest:
     """A CreateSession request; None leaves the choice to the daemon, and the session at the source."""
     request = session_service_pb2.CreateSessionRequest(
@@ -97,6 +99,7 @@ def create_request(
         budget=budget_message(budget),
         ttl=ttl_message(ttl_seconds),
         request_id=new_id(),
+        labels=labels,
     )
     if session_id is not None:
         request.session_id = session_id
@@ -131,12 +134,24 @@ def fork_request(
 
 
 def update_request(
-    model: str, session_id: str, budget: Budget | None, ttl_seconds: float | None, etag: str
+    model: str,
+    session_id: str,
+    budget: Budget | None,
+    ttl_seconds: float | None,
+    etag: str,
+    labels: Mapping[str, str | None] | None = None,
 ) -> session_service_pb2.UpdateSessionRequest:
-    """An UpdateSession request of what is not None; without a mask the daemon changes what is present."""
-    name = names.session_name(model, session_id)
-    session = session_pb2.Session(name=name, etag=etag, budget=budget_message(budget), ttl=ttl_message(ttl_seconds))
-    return session_service_pb2.UpdateSessionRequest(session=session)
+    """An UpdateSession request of what is not None; of labels, those that are None go and the others are set."""
+    session = session_pb2.Session(
+        name=names.session_name(model, session_id),
+        etag=etag,
+        budget=budget_message(budget),
+        ttl=ttl_message(ttl_seconds),
+        labels={key: value for key, value in (labels or {}).items() if value is not None},
+    )
+    named = (("budget", budget), ("ttl", ttl_seconds))
+    paths = [path for path, value in named if value is not None] + [f"labels.{key}" for key in labels or {}]
+    return session_service_pb2.UpdateSessionRequest(session=session, update_mask=FieldMask(paths=paths))
 
 
 def budget_message(budget: Budget | None) -> session_pb2.Budget | None:

@@ -67,10 +67,10 @@ def predict(
 
 def create_session(
     model: str, session_id: str | None, recipe: str | None, recipe_parameters: Mapping[str, float] | None,
-    budget: Budget | None, seed: Seed | None, ttl_seconds: float | None,
+    budget: Budget | None, seed: Seed | None, ttl_seconds: float | None, labels: Mapping[str, str] | None = None,
 ) -> Operation[SessionView]:  # fmt: skip
     """A new session."""
-    request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
+    request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds, labels)
     return _session("CreateSession", request, _view)
 
 
@@ -79,10 +79,17 @@ def get_session(model: str, session_id: str) -> Operation[SessionView]:
     return _session("GetSession", pb.GetSessionRequest(name=names.session_name(model, session_id)), _view)
 
 
-def list_sessions(model: str | None, page_size: int, page_token: str) -> Operation[pb.ListSessionsResponse]:
-    """A page of sessions, of one model or of all."""
-    parent = names.model_name(names.ANY if model is None else model)
-    request = pb.ListSessionsRequest(parent=parent, page_size=page_size, page_token=page_token)
+def list_sessions(
+    model: str | None, page_size: int, page_token: str, text: str = "", every_tenant: bool = False
+) -> Operation[pb.ListSessionsResponse]:
+    """A page of sessions, of one model or of all, as the filter wants them."""
+    request = pb.ListSessionsRequest(
+        parent=names.model_name(names.ANY if model is None else model),
+        page_size=page_size,
+        page_token=page_token,
+        filter=text,
+        tenant=names.ANY if every_tenant else "",
+    )
     return _session("ListSessions", request, lambda reply: reply)
 
 
@@ -93,10 +100,11 @@ def reset_session(model: str, session_id: str, etag: str) -> Operation[SessionVi
 
 
 def update_session(
-    model: str, session_id: str, budget: Budget | None, ttl_seconds: float | None, etag: str
-) -> Operation[SessionView]:
-    """Another budget or time-to-live; None leaves it."""
-    request = messages.update_request(model, session_id, budget, ttl_seconds, etag)
+    model: str, session_id: str, budget: Budget | None, ttl_seconds: float | None, etag: str,
+    labels: Mapping[str, str | None] | None = None,
+) -> Operation[SessionView]:  # fmt: skip
+    """Another budget, time-to-live or labels; None leaves it."""
+    request = messages.update_request(model, session_id, budget, ttl_seconds, etag, labels)
     return _session("UpdateSession", request, _view)
 
 

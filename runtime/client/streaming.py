@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from typing import Protocol, TypeVar
+
+from acclimate.runtime.client.errors import ClientError
 
 T = TypeVar("T")
 R = TypeVar("R")
+Out = TypeVar("Out", covariant=True)
 
 DEFAULT_IN_FLIGHT = 8
+Refused = Callable[[int, ClientError], None]
+"""Told of a request of a stream that was refused, by its place, from 0; the stream goes on without its answer."""
+
+
+class Begun(Protocol[Out]):
+    """Something under way."""
+
+    def done(self) -> bool:
+        """Whether `result` is there."""
+
+    def result(self) -> Out:
+        """What came of it, once it has; or raises."""
 
 
 async def in_order(
     items: AsyncIterable[T] | Iterable[T], work: Callable[[T], Awaitable[R]], in_flight: int
-) -> AsyncIterator[R]:
+) -> AsyncGenerator[R, None]:
     """`work` of every item, begun in their order, its results in that order, each as soon as it is there.
 
     An item is taken from `items` once there is room for it, so a slow reader slows the source down. What `work` or
@@ -53,20 +67,16 @@ async def in_order(
         await asyncio.gather(*left, return_exceptions=True)
 
 
-def in_order_blocking(items: Iterable[T], work: Callable[[T], R], in_flight: int) -> Iterator[R]:
-    """The same for threads, but that they may overtake each other on their way to the daemon where `in_flight` > 1."""
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(_checked(in_flight), thread_name_prefix="predict-stream") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                while waiting and (len(waiting) >= in_flight or waiting[0].done()):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for unfinished in waiting:
-                unfinished.cancel()
+def in_order_blocking(items: Iterable[T], begin: Callable[[T], Begun[R]], in_flight: int) -> Iterator[R]:
+    """The same for threads: `begin` sends an item and returns at once, `result` waits for what comes of it."""
+    _checked(in_flight)
+    waiting: deque[Begun[R]] = deque()
+    for item in items:
+        waiting.append(begin(item))
+        while waiting and (len(waiting) >= in_flight or waiting[0].done()):
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 async def _awaited(items: Iterable[T]) -> AsyncIterator[T]:

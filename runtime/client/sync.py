@@ -16,7 +16,8 @@ from acclimate.runtime.client.calling import Calls, Deadline, Link
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
-from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_blocking
+from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
+from acclimate.runtime.client.streams import predict_stream
 from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
 from acclimate.runtime.rpc import convert_sessions
@@ -128,17 +129,16 @@ class Client:
         *,
         parameters: Mapping[str, Scalar] | None = None,
         in_flight: int = DEFAULT_IN_FLIGHT,
+        refused: Refused | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[Prediction]:
-        """`predict` of every array, at most `in_flight` under way at once; answers in the order of the arrays.
+        """`predict` of every array over one stream, in their order, at most `in_flight` under way at once.
 
-        With more than one under way they may reach the daemon in another order; `timeout_seconds` is each one's own.
+        A stream that breaks is taken up again, and what was not answered is asked again: learnt from once, unless the
+        daemon was another one by then. `timeout_seconds` is each array's own. One that is refused ends the stream at
+        its place, or is told to `refused`.
         """
-
-        def one(array: ArrayLike) -> Prediction:
-            return self.predict(model, array, parameters=parameters, timeout_seconds=timeout_seconds)
-
-        return in_order_blocking(arrays, one, in_flight)
+        return predict_stream(self, model, arrays, parameters, in_flight, refused, timeout_seconds)
 
     def create_session(
         self,
@@ -150,13 +150,16 @@ class Client:
         budget: Budget | None = None,
         seed: Seed | None = None,
         ttl_seconds: float | None = None,
+        labels: Mapping[str, str] | None = None,
         timeout_seconds: float | None = None,
     ) -> Session:
         """Open a session, at the source or at a seed (`read_seed`); what else is None is the daemon's choice.
 
-        It is closed when nobody uses it for `ttl_seconds`; 0: never.
+        It is closed when nobody uses it for `ttl_seconds`; 0: never. `labels` are words to find it by.
         """
-        operation = operations.create_session(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds)
+        operation = operations.create_session(
+            model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds, labels
+        )
         view = self._calls.call(operation, timeout_seconds)
         return Session(self, view.model, view.session_id, view.created_at)
 
@@ -165,12 +168,22 @@ class Client:
         return Session(self, model, session_id)
 
     def list_sessions(
-        self, model: str | None = None, *, page_size: int = 0, timeout_seconds: float | None = None
+        self,
+        model: str | None = None,
+        *,
+        filter: str = "",  # noqa: A002 - the name of the rpc's field
+        every_tenant: bool = False,
+        page_size: int = 0,
+        timeout_seconds: float | None = None,
     ) -> Iterator[SessionView]:
-        """Every session, of one model or of all, fetched page by page."""
+        """Every session, of one model or of all, fetched page by page.
+
+        `filter` says which (`labels.site = "hall 3" AND state = ADAPTED`); an administrator may ask for `every_tenant`.
+        """
         token = ""
         while True:
-            page = self._calls.call(operations.list_sessions(model, page_size, token), timeout_seconds)
+            operation = operations.list_sessions(model, page_size, token, filter, every_tenant)
+            page = self._calls.call(operation, timeout_seconds)
             yield from (convert_sessions.session_view(message) for message in page.sessions)
             token = page.next_page_token
             if not token:

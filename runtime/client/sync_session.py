@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -12,7 +12,8 @@ from acclimate.runtime.client import messages, operations
 from acclimate.runtime.client.errors import ClientError, SessionLost, lost
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
-from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, in_order_blocking
+from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
+from acclimate.runtime.client.streams import predict_stream
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.rpc import convert_lifecycle
@@ -64,14 +65,15 @@ class Session:
         *,
         adapt: bool = True,
         in_flight: int = DEFAULT_IN_FLIGHT,
+        refused: Refused | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[Prediction]:
-        """`predict` of every array, answers in their order, at most `in_flight` under way; see the client's."""
-
-        def one(array: ArrayLike) -> Prediction:
-            return self.predict(array, adapt=adapt, timeout_seconds=timeout_seconds)
-
-        return in_order_blocking(arrays, one, in_flight)
+        """`predict` of every array over one stream, answers in their order; see the client's."""
+        parameters = messages.sequence(self.id, adapt)
+        try:
+            yield from predict_stream(self._client, self.model, arrays, parameters, in_flight, refused, timeout_seconds)
+        except ClientError as error:
+            raise self._explained(error) from error.__cause__
 
     def feedback(
         self, request_id: str, label: int, row: int = 0, *, timeout_seconds: float | None = None
@@ -101,11 +103,15 @@ class Session:
         *,
         budget: Budget | None = None,
         ttl_seconds: float | None = None,
+        labels: Mapping[str, str | None] | None = None,
         etag: str = "",
         timeout_seconds: float | None = None,
     ) -> SessionView:
-        """Give it another budget or time-to-live (0: for ever); None leaves what there is."""
-        operation = operations.update_session(self.model, self.id, budget, ttl_seconds, etag)
+        """Give it another budget or time-to-live (0: for ever); None leaves what there is.
+
+        `labels` are set, those that are None taken away; others stay.
+        """
+        operation = operations.update_session(self.model, self.id, budget, ttl_seconds, etag, labels)
         return self._call(operation, timeout_seconds)
 
     def fork(
@@ -167,12 +173,15 @@ class Session:
         try:
             return self._client._calls.call(operation, timeout_seconds)
         except ClientError as error:
-            if self._created_at is None or error.reason != "SESSION_NOT_FOUND":
+            explained = self._explained(error)
+            if explained is error:
                 raise
-            gone = lost(error, self._created_at, self._client.server_info().started_at)
-            if gone is None:
-                raise
-            raise gone from error
+            raise explained from error
+
+    def _explained(self, error: ClientError) -> ClientError:
+        if self._created_at is None or error.reason != "SESSION_NOT_FOUND":
+            return error
+        return lost(error, self._created_at, self._client.server_info().started_at) or error
 
 
 __all__ = ["Session", "SessionLost"]

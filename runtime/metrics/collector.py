@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -11,20 +11,31 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.registry import Collector, CollectorRegistry
+from prometheus_client.samples import Exemplar
 
-from acclimate.runtime.metrics.catalogue import MODEL, PREFIX, PROCESS, PROCESS_VALUES, Kind, ModelMetric
+from acclimate.runtime.figures import Histogram, ModelSnapshot, ServiceSnapshot
+from acclimate.runtime.metrics.catalogue import MODEL, PROCESS, SESSION
+from acclimate.runtime.metrics.catalogue.rows import (
+    PREFIX,
+    ModelMetric,
+    ProcessMetric,
+    Row,
+    Sample,
+    Scrape,
+    SessionMetric,
+    Value,
+)
+from acclimate.runtime.metrics.energy import Energy
 from acclimate.runtime.metrics.process import cpu_seconds, rss_bytes, version
 from acclimate.runtime.security.stats import SecurityStats
-from acclimate.runtime.store.base import StoreSnapshot
-from acclimate.runtime.types import Histogram, ModelSnapshot, ServiceSnapshot
 
 RpcCounts = Mapping[tuple[str, str], int]
 StreamCounts = tuple[int, Mapping[str, int]]
-Sample = tuple[tuple[str, ...], float]
+Bucket = tuple[str, float] | tuple[str, float, Exemplar]
 
 
 class ServiceCollector(Collector):
-    """Turns snapshots into metric families; holds no state of its own, so any thread may scrape."""
+    """Turns snapshots into metric families; any thread may scrape."""
 
     def __init__(
         self,
@@ -38,67 +49,32 @@ class ServiceCollector(Collector):
         self._refusals = refusals
         self._streams = streams
         self._version = version()
+        self._energy = Energy()
 
     def collect(self) -> Iterator[Metric]:
         """Every family of the catalogue, in its order."""
-        snapshot = self._snapshot()
-        values = self._process(snapshot)
-        for metric in PROCESS:
-            yield _family(metric.name, metric.kind, metric.help, metric.labels, values[metric.name])
-        for row in MODEL:
-            yield _model_family(row, snapshot.models)
+        scrape = self._scrape()
+        for row in PROCESS:
+            yield _process_family(row, scrape)
+        for metric in MODEL:
+            yield _model_family(metric, scrape.service.models)
+        for listed in SESSION:
+            yield _session_family(listed, scrape.service.models)
 
-    def _process(self, snapshot: ServiceSnapshot) -> dict[str, list[Sample]]:
-        open_streams, streamed = self._streams()
-        single = {
-            "ready": float(snapshot.ready),
-            "draining": float(snapshot.draining),
-            "start_time_seconds": snapshot.started_at,
-            "queue_depth": float(snapshot.queue_depth),
-            "requests_under_way": float(snapshot.admission.under_way),
-            "expected_wait_seconds": snapshot.admission.expected_wait,
-            "overloaded": float(snapshot.admission.overloaded),
-            "watchers": float(snapshot.watchers),
-            "models": float(len(snapshot.models)),
-            "inference_streams": float(open_streams),
-            "resident_memory_bytes": float(rss_bytes()),
-            "cpu_seconds_total": cpu_seconds(),
-            **_store(snapshot.store),
-        }
-        values: dict[str, list[Sample]] = {name: [((), value)] for name, value in single.items()}
-        values["build_info"] = [((self._version,), 1.0)]
-        values["model_info"] = [((model.model, model.version), 1.0) for model in snapshot.models]
-        values["requests_refused_total"] = _counted("requests_refused_total", snapshot.admission.refused)
-        values["model_loads_total"] = _counted("model_loads_total", snapshot.loads)
-        values["model_unloads_total"] = _counted("model_unloads_total", snapshot.unloads)
-        values["inference_stream_requests_total"] = _counted("inference_stream_requests_total", streamed)
-        values["rpcs_total"] = [(labels, float(count)) for labels, count in sorted(self._rpcs().items())]
-        for name, counts in (
-            ("auth_failures_total", self._refusals.auth_failures()),
-            ("quota_refusals_total", self._refusals.quota_refusals()),
-        ):
-            values[name] = [((reason,), float(count)) for reason, count in counts.items()]
-        return values
-
-
-def _store(store: StoreSnapshot) -> dict[str, float]:
-    figures = {
-        "sessions": store.sessions,
-        "bytes": store.bytes,
-        "failing": store.failing,
-        "pending_commits": store.pending_commits,
-        "oldest_pending_seconds": store.oldest_seconds,
-        "transactions_total": store.transactions,
-        "write_failures_total": store.failures,
-        "writes_total": store.written,
-        "written_bytes_total": store.written_bytes,
-        "write_seconds_total": store.write_seconds,
-        "evictions_total": store.evictions,
-        "returns_total": store.returns,
-        "fenced_total": store.fenced,
-        "damaged_total": store.damaged,
-    }
-    return {f"store_{name}": float(value) for name, value in figures.items()}
+    def _scrape(self) -> Scrape:
+        streams, streamed = self._streams()
+        return Scrape(
+            service=self._snapshot(),
+            version=self._version,
+            memory_bytes=rss_bytes(),
+            cpu_seconds=cpu_seconds(),
+            rpcs=self._rpcs(),
+            streams=streams,
+            streamed=streamed,
+            auth_failures=self._refusals.auth_failures(),
+            quota_refusals=self._refusals.quota_refusals(),
+            joules=self._energy.joules(),
+        )
 
 
 def registry(
@@ -120,52 +96,67 @@ def registry(
     return own
 
 
-def _counted(name: str, counts: Mapping[str, int]) -> list[Sample]:
-    _, known = PROCESS_VALUES[name]
-    return [((value,), float(count)) for value, count in (dict.fromkeys(known, 0) | dict(counts)).items()]
-
-
-def _model_family(metric: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
-    if metric.kind == "histogram":
-        family = HistogramMetricFamily(PREFIX + metric.name, metric.help, labels=("model",))
-        for model in models:
-            histogram = metric.read(model)
-            if not isinstance(histogram, Histogram):
-                raise TypeError(f"metric {metric.name!r} is a histogram but reads {histogram!r}")
-            family.add_metric((model.model,), *_buckets(histogram))
-        return family
-    labels = ("model", metric.label) if metric.label else ("model",)
-    samples = [sample for model in models for sample in _model_samples(metric, model)]
-    return _family(metric.name, metric.kind, metric.help, labels, samples)
-
-
-def _model_samples(metric: ModelMetric, model: ModelSnapshot) -> Iterator[Sample]:
-    value = metric.read(model)
+def _process_family(row: ProcessMetric, scrape: Scrape) -> Metric:
+    value = row.read(scrape)
     if isinstance(value, Histogram):
-        raise TypeError(f"metric {metric.name!r} is a {metric.kind} but reads a histogram")
+        return _histograms(row, [((), value)])
+    samples: list[Sample]
     if isinstance(value, Mapping):
-        for key, number in (dict.fromkeys(metric.values, 0) | dict(value)).items():
-            yield (model.model, key), float(number)
+        samples = [((key,), float(number)) for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items()]
+    elif isinstance(value, Sequence):
+        samples = [(labels, float(number)) for labels, number in value]
     else:
-        yield (model.model,), float(value)
+        samples = [] if value is None else [((), float(value))]
+    return _family(row, samples)
 
 
-def _family(name: str, kind: Kind, text: str, labels: tuple[str, ...], samples: list[Sample]) -> Metric:
-    family: CounterMetricFamily | GaugeMetricFamily
-    if kind == "counter":
-        family = CounterMetricFamily(PREFIX + name, text, labels=labels)
-    else:
-        family = GaugeMetricFamily(PREFIX + name, text, labels=labels)
+def _model_family(row: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
+    read = [((model.model,), row.read(model)) for model in models]
+    if row.kind == "histogram":
+        return _histograms(row, [(labels, value) for labels, value in read if isinstance(value, Histogram)])
+    return _family(row, [sample for labels, value in read for sample in _samples(row, labels, value)])
+
+
+def _session_family(row: SessionMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
+    listed = [((model.model, one.tenant, one.session_id), row.read(one)) for model in models for one in model.listed]
+    return _family(row, [sample for labels, value in listed for sample in _samples(row, labels, value)])
+
+
+def _samples(row: ModelMetric | SessionMetric, labels: tuple[str, ...], value: Value) -> Iterator[Sample]:
+    if isinstance(value, Histogram):
+        raise TypeError(f"metric {row.name!r} is a {row.kind} but reads a histogram")
+    if isinstance(value, Mapping):
+        for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items():
+            yield (*labels, key), float(number)
+    elif value is not None:
+        yield labels, float(value)
+
+
+def _family(row: Row, samples: list[Sample]) -> Metric:
+    kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
+    family = kind(PREFIX + row.name, row.help, labels=row.labels)
     for values, number in samples:
         family.add_metric(values, number)
     return family
 
 
-def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative counts by upper bound, `+Inf` last, and the sum of all values."""
+def _histograms(row: Row, values: list[tuple[tuple[str, ...], Histogram]]) -> Metric:
+    family = HistogramMetricFamily(PREFIX + row.name, row.help, labels=row.labels)
+    for labels, histogram in values:
+        family.add_metric(labels, _buckets(histogram), histogram.total)
+    return family
+
+
+def _buckets(histogram: Histogram) -> list[Bucket]:
+    """Upper bounds, `+Inf` last, each with how many values are at most that, and one of those it alone counts."""
     bounds = [repr(float(bound)) for bound in histogram.bounds] + ["+Inf"]
-    running, buckets = 0, []
-    for bound, count in zip(bounds, histogram.counts, strict=True):
+    exemplars = histogram.exemplars or (None,) * len(bounds)
+    running = 0
+    buckets: list[Bucket] = []
+    for bound, count, seen in zip(bounds, histogram.counts, exemplars, strict=True):
         running += count
-        buckets.append((bound, float(running)))
-    return buckets, histogram.total
+        if seen is None:
+            buckets.append((bound, float(running)))
+        else:
+            buckets.append((bound, float(running), Exemplar(dict(seen.labels), seen.value, seen.at)))
+    return buckets

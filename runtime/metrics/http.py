@@ -1,32 +1,33 @@
-"""The HTTP port: `/metrics`, `/healthz`, `/readyz` and an index; a thread per connection, read-only.
+"""The HTTP port: `/metrics`, `/healthz`, `/readyz`, an index, and the web page where there is one.
 
 With TLS it speaks HTTPS. Health needs no credential; metrics may.
 """
 
 from __future__ import annotations
 
-import errno
-import socket
-import ssl
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import structlog
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from acclimate.runtime.security.door import Door
+from acclimate.runtime.web.page import PageSite
+from acclimate.runtime.web.refusals import unknown
+from acclimate.runtime.web.server import HttpServer, listen
+
+__all__ = ["HttpServer", "start_http"]
 
 log = structlog.stdlib.get_logger("acclimate.http")
 
-# A client that sends nothing for this long loses its connection and frees the thread.
-IDLE_SECONDS = 10.0
-TEXT = "text/plain; charset=utf-8"
 INDEX = """<!doctype html>
 <title>Acclimate</title>
 <h1>Acclimate</h1>
@@ -38,27 +39,13 @@ INDEX = """<!doctype html>
 """
 
 
-@dataclass(frozen=True, slots=True)
-class HttpServer:
-    """A listening server; `close` stops it and frees the port."""
-
-    server: ThreadingHTTPServer
-    thread: threading.Thread
-
-    @property
-    def port(self) -> int:
-        """The port it listens on."""
-        return int(self.server.server_address[1])
-
-    def close(self) -> None:
-        """Stop accepting, end the thread, free the port; calling it twice is harmless."""
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
 def start_http(
-    registry: CollectorRegistry, ready: Callable[[], bool], host: str, port: int, door: Door | None = None
+    registry: CollectorRegistry,
+    ready: Callable[[], bool],
+    host: str,
+    port: int,
+    door: Door | None = None,
+    page: Callable[[threading.Event], PageSite] | None = None,
 ) -> HttpServer:
     """Listen and serve from a thread of its own.
 
@@ -68,103 +55,83 @@ def start_http(
         host: address to bind.
         port: port to bind, 0 for a free one.
         door: who may read metrics, and over what; by default everyone, over plain HTTP.
+        page: makes the web page, given what is set when the port closes; without it there is an index.
 
     Raises:
         OSError: EADDRINUSE, the port is taken (or the address cannot be bound).
     """
-    kind, door = _Server6 if ":" in host else _Server, door or Door()
-    try:
-        server = kind((host, port), partial(_Handler, registry, ready, door.may_scrape))
-    except OSError as error:
-        raise OSError(
-            error.errno or errno.EADDRINUSE,
-            f"cannot listen for HTTP on {host}:{port} ({error.strerror}); stop what uses the port, or choose "
-            "another with --http-port (0 picks a free one)",
-        ) from error
-    server.tls = door.tls
-    thread = threading.Thread(target=server.serve_forever, name="http", daemon=True)
-    thread.start()
-    return HttpServer(server, thread)
+    door, ending = door or Door(), threading.Event()
+    site = None if page is None else page(ending)
+    app = Starlette(
+        routes=[*_plain(registry, ready, door), *(_index() if site is None else site.routes)],
+        exception_handlers={HTTPException: _refused},
+        lifespan=None if site is None else site.lifespan,
+    )
+    return listen(_Caught(app), host, port, door.tls, ending)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    # SO_REUSEADDR on Linux only skips TIME_WAIT: a second listener still fails, which is what we want.
-    allow_reuse_address = True
-    tls: Callable[[], ssl.SSLContext] | None = None
+def _plain(registry: CollectorRegistry, ready: Callable[[], bool], door: Door) -> list[Route]:
+    # Not coroutines: they run on threads of their own, so that a scrape keeps nobody waiting.
+    def metrics(request: Request) -> Response:
+        if not door.may_scrape(request.headers.get("Authorization")):
+            return PlainTextResponse(
+                "send 'Authorization: Bearer TOKEN' of an operator\n",
+                HTTPStatus.UNAUTHORIZED,
+                {"WWW-Authenticate": "Bearer"},
+            )
+        encode, kind = choose_encoder(request.headers.get("Accept", ""))
+        return Response(encode(registry), headers={"Content-Type": kind})
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        if self.tls is None:
-            return connection, address
-        # The handshake comes with the first read, in the connection's own thread and under its time limit.
-        return self.tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok\n")
 
-    def server_bind(self) -> None:
-        # HTTPServer looks its own name up in DNS here, which can hang for seconds on a device without any.
-        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+    async def readyz(_: Request) -> Response:
+        if ready():
+            return PlainTextResponse("ready\n")
+        return PlainTextResponse("not ready\n", HTTPStatus.SERVICE_UNAVAILABLE)
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        log.debug("http connection failed", client=str(client_address), exc_info=True)
-
-
-class _Server6(_Server):
-    address_family = socket.AF_INET6
+    return [Route("/metrics", metrics), Route("/healthz", healthz), Route("/readyz", readyz)]
 
 
-class _Handler(BaseHTTPRequestHandler):
-    timeout = IDLE_SECONDS
-    protocol_version = "HTTP/1.1"
-    server_version = "acclimate"
-    sys_version = ""
+def _index() -> list[Route]:
+    async def index(_: Request) -> Response:
+        return Response(INDEX, media_type="text/html")
 
-    def __init__(
-        self,
-        registry: CollectorRegistry,
-        ready: Callable[[], bool],
-        may_scrape: Callable[[str | None], bool],
-        *connection: object,
-    ) -> None:
-        self._registry = registry
-        self._ready = ready
-        self._may_scrape = may_scrape
-        super().__init__(*connection)  # type: ignore[arg-type]
+    return [Route("/", index)]
 
-    def do_GET(self) -> None:
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What is not there, and methods that nothing here answers."""
+    status = error.status_code if isinstance(error, HTTPException) else HTTPStatus.INTERNAL_SERVER_ERROR
+    if request.url.path.startswith("/api/"):
+        return unknown(status, "NOT_FOUND" if status == HTTPStatus.NOT_FOUND else "METHOD_NOT_ALLOWED")
+    if status == HTTPStatus.NOT_FOUND:
+        return PlainTextResponse("not found; try /metrics, /healthz or /readyz\n", status)
+    return PlainTextResponse("only GET and HEAD are answered here\n", HTTPStatus.NOT_IMPLEMENTED)
+
+
+class _Caught:
+    """The application, whose defects are logged, and answered without details."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def told(message: Message) -> None:
+            nonlocal begun
+            begun = begun or message["type"] == "http.response.start"
+            if scope["type"] == "http" and message["type"] == "http.response.start":
+                log.debug("http", method=scope["method"], path=scope["path"], status=message["status"])
+            await send(message)
+
         try:
-            status, kind, body = self._answer(self.path.partition("?")[0])
+            await self._app(scope, receive, told)
         except Exception:
-            log.exception("http request failed", path=self.path)
-            status, kind, body = HTTPStatus.INTERNAL_SERVER_ERROR, TEXT, b"internal error; see the log\n"
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        if status is HTTPStatus.UNAUTHORIZED:
-            self.send_header("WWW-Authenticate", "Bearer")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
-        log.debug("http", request=format % args)
-
-    def _answer(self, path: str) -> tuple[HTTPStatus, str, bytes]:
-        if path == "/metrics":
-            if not self._may_scrape(self.headers.get("Authorization")):
-                return HTTPStatus.UNAUTHORIZED, TEXT, b"send 'Authorization: Bearer TOKEN' of an operator\n"
-            encode, kind = choose_encoder(self.headers.get("Accept", ""))
-            return HTTPStatus.OK, kind, encode(self._registry)
-        if path == "/healthz":
-            return HTTPStatus.OK, TEXT, b"ok\n"
-        if path == "/readyz":
-            if self._ready():
-                return HTTPStatus.OK, TEXT, b"ready\n"
-            return HTTPStatus.SERVICE_UNAVAILABLE, TEXT, b"not ready\n"
-        if path == "/":
-            return HTTPStatus.OK, "text/html; charset=utf-8", INDEX.encode()
-        return HTTPStatus.NOT_FOUND, TEXT, b"not found; try /metrics, /healthz or /readyz\n"
+            if scope["type"] != "http":
+                raise
+            log.exception("http request failed", path=scope["path"])
+            if not begun:
+                failed = PlainTextResponse("internal error; see the log\n", HTTPStatus.INTERNAL_SERVER_ERROR)
+                await failed(scope, receive, send)

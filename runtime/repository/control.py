@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, MutableMapping
+from collections.abc import Callable, Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import structlog
 
-from acclimate.runtime.account import Account
-from acclimate.runtime.bundle import Bundle, BundleError
+from acclimate.runtime.bundle import BundleError
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, NotFound, Unavailable
 from acclimate.runtime.repository import moving
+from acclimate.runtime.repository.around import Around
 from acclimate.runtime.repository.berths import look, prepare, vacate
 from acclimate.runtime.repository.moving import Move, Unfit
-from acclimate.runtime.repository.shelves import Entry, Shelves, highest, told
-from acclimate.runtime.scheduler.learner import Learner
-from acclimate.runtime.scheduler.predictor import Predictor
+from acclimate.runtime.repository.shelves import Entry, highest, told
 from acclimate.runtime.sessions.session import Session
-from acclimate.runtime.sessions.table import SessionTable
 from acclimate.runtime.types import EventKind
 
 log = structlog.stdlib.get_logger("acclimate.repository")
@@ -42,24 +38,6 @@ class Indexed:
     version: str
     state: str
     reason: str = ""
-
-
-@dataclass(frozen=True)
-class Around:
-    """What a change of models touches; `read` verifies a bundle, `build` makes its engine, both on a thread.
-
-    `engines` are the served ones by model, shared with everyone who looks a model up.
-    """
-
-    shelves: Shelves
-    read: Callable[[Path], Bundle]
-    build: Callable[[Bundle], Engine]
-    engines: MutableMapping[str, Engine]
-    table: SessionTable
-    predictor: Predictor
-    learner: Learner
-    account: Account
-    trust_radius: float
 
 
 class ModelRepository:
@@ -231,6 +209,8 @@ class ModelRepository:
         before = {session: session.version for session in (*plan.carried, *plan.reset)}
         moving.carry(plan, change)
         moving.reset(plan)
+        for session in before:
+            around.table.resized(session)
         for session in plan.carried:
             around.account.moved(session, Move.CARRIED, EventKind.MOVED, before[session])
         for session in plan.reset:
@@ -239,6 +219,7 @@ class ModelRepository:
         vacate(plan.spare)
         around.table.rehoused(cohorts)
         around.engines[name] = new
+        around.adoption.decided(old.manifest, new.manifest, unfit)
         around.predictor.replaced(old, new)
         around.learner.forget(name)
         return {"carried": len(plan.carried), "reset": len(plan.reset), "dropped": len(plan.dropped)}

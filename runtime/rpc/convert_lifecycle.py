@@ -12,7 +12,7 @@ from acclimate.runtime.types import EventKind
 from acclimate.v1 import session_pb2, session_service_pb2
 
 # What `*` stands for in an update mask, and what an absent one may.
-WHOLE = ("budget", "ttl")
+WHOLE = ("budget", "ttl", "labels")
 _KINDS_BACK = {session_pb2.SessionEvent.Kind.Value(name): kind for kind, name in KINDS.items()}
 _STATES_BACK = {name: state for state, name in STATES.items()}
 
@@ -76,7 +76,8 @@ def update(message: session_service_pb2.UpdateSessionRequest) -> UpdateSession:
     model, session_id = names.parse_session(session.name, "session.name")
     paths = tuple(message.update_mask.paths)
     if not paths:
-        paths = tuple(path for path in WHOLE if session.HasField(path))
+        present = {field.name for field, _ in session.ListFields()}
+        paths = tuple(path for path in WHOLE if path in present)
     elif "*" in paths:
         paths = (*WHOLE, *(path for path in paths if path != "*"))
     return UpdateSession(
@@ -85,6 +86,7 @@ def update(message: session_service_pb2.UpdateSessionRequest) -> UpdateSession:
         paths=paths,
         budget=budget(session),
         ttl_seconds=span(session.ttl) if session.HasField("ttl") else None,
+        labels=dict(session.labels),
         etag=session.etag,
     )
 

@@ -62,6 +62,8 @@ def session_message(view: types.SessionView) -> session_pb2.Session:
         paused=view.paused,
         etag=view.etag,
         ttl=None if view.ttl_seconds is None else duration(view.ttl_seconds),
+        labels=dict(view.labels),
+        tenant=view.tenant,
     )
 
 
@@ -101,6 +103,8 @@ def session_view(message: session_pb2.Session) -> types.SessionView:
         paused=message.paused,
         ttl_seconds=span(message.ttl) if message.HasField("ttl") else None,
         etag=message.etag,
+        labels=dict(message.labels),
+        tenant=message.tenant,
     )
 
 
@@ -160,7 +164,20 @@ def create_session(message: session_service_pb2.CreateSessionRequest) -> types.C
         budget=budget(message),
         seed=convert_seed.seed(message.seed) if message.HasField("seed") else None,
         ttl_seconds=span(message.ttl) if message.HasField("ttl") else None,
+        labels=dict(message.labels),
     )
+
+
+def every_tenant(message: session_service_pb2.ListSessionsRequest) -> bool:
+    """Whether a list is of every tenant's sessions, or InvalidArgument for a tenant that cannot be named here."""
+    if message.tenant not in ("", names.ANY):
+        raise InvalidArgument(
+            "TENANT_INVALID",
+            f"tenant is {message.tenant[:80]!r}; leave it out, or say '-' for every tenant; who may act for one names "
+            "it by the metadata 'acclimate-tenant'",
+            field="tenant",
+        )
+    return bool(message.tenant)
 
 
 def budget(message: HasBudget) -> types.Budget | None:

@@ -140,7 +140,7 @@ class Edge(grpc.aio.ServerInterceptor):
     async def _failed(self, method: str, error: BaseException, context: Context, ended: _Ended) -> None:
         """Note how a rpc failed, and end it with that status; returns if gRPC does so by itself."""
         if isinstance(error, grpc.aio.AbortError):
-            ended.code = _status_code(context)
+            ended.code = status_code(context)
         elif isinstance(error, AcclimateError):
             refusal = status.refusal(error)
             ended.code, ended.reason = refusal.code, error.reason
@@ -190,7 +190,7 @@ def _decoded(handler: Handler, request: bytes, limits: MessageLimits) -> Any:
     return message
 
 
-def _status_code(context: Context) -> grpc.StatusCode:
+def status_code(context: Context) -> grpc.StatusCode:
     """The code that a servicer aborted with; grpc.aio keeps it as a number."""
     number: Any = context.code()
     for code in grpc.StatusCode:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import suppress
@@ -156,7 +157,7 @@ class _Stream:
             return reply
         except AcclimateError as error:
             code = error.code.value
-            return _refused(message, code, error.reason, status.refusal(error).details)
+            return _refused(message, code, error.reason, status.refusal(error).details, error.retry_after_seconds)
         except asyncio.CancelledError:
             code = "CANCELLED"
             raise
@@ -182,9 +183,13 @@ def _flag(message: oip.ModelInferRequest, name: str) -> bool:
     return name in message.parameters and message.parameters[name].bool_param
 
 
-def _refused(message: oip.ModelInferRequest | None, code: str, reason: str, text: str) -> oip.ModelStreamInferResponse:
+def _refused(
+    message: oip.ModelInferRequest | None, code: str, reason: str, text: str, retry_after: float | None = None
+) -> oip.ModelStreamInferResponse:
     """As Triton answers a refused request: the sentence, and the request's id, for the client to know which it was."""
     reply = oip.ModelStreamInferResponse(error_message=text)
+    if retry_after is not None:
+        reply.infer_response.parameters["acclimate_retry_after_ms"].int64_param = math.ceil(retry_after * 1e3)
     reply.infer_response.parameters["acclimate_code"].string_param = code
     reply.infer_response.parameters["acclimate_reason"].string_param = reason
     if message is not None:

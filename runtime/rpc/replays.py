@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import wraps
+from hashlib import blake2b
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
 
 from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.store.base import REMEMBERED, Reply
+from acclimate.v1 import session_service_pb2 as pb
 
-REMEMBERED = 4096
 MAX_ID = 128
 
 Key = tuple[str, str, str, str]
@@ -25,7 +27,7 @@ Method = TypeVar("Method", bound=Callable[..., Awaitable[Any]])
 
 @dataclass(eq=False, slots=True)
 class _Held:
-    """A request under way or done, to be recognised by its bytes, and its reply once there is one."""
+    """A request under way or done, to be recognised by its digest, and its reply once there is one."""
 
     request: bytes
     reply: Message | None = None
@@ -33,11 +35,28 @@ class _Held:
 
 
 class Replays:
-    """The latest requests that carried an id. Touched on the event loop's thread only."""
+    """The latest requests that carried an id. Touched on the event loop's thread only.
 
-    def __init__(self, capacity: int = REMEMBERED) -> None:
+    Args:
+        past: replies that an earlier run has kept.
+        keep: told of each new one.
+        capacity: how many are remembered.
+    """
+
+    def __init__(
+        self,
+        past: Iterable[Reply] = (),
+        keep: Callable[[Reply], None] = lambda _: None,
+        capacity: int = REMEMBERED,
+    ) -> None:
         self._capacity = capacity
+        self._keep = keep
         self._held: OrderedDict[Key, _Held] = OrderedDict()
+        for reply in past:
+            kind = getattr(pb, reply.kind.replace("Request", "Response"), None)
+            if kind is not None:
+                held = _Held(reply.request, kind.FromString(reply.reply))
+                self._held[reply.tenant, reply.kind, reply.resource, reply.request_id] = held
 
     async def once(self, tenant: str, resource: str, request: Any, work: Callable[[], Awaitable[Any]]) -> Any:
         """The reply of `work`, or of the tenant's same request on `resource` before; one under way is waited for.
@@ -47,7 +66,7 @@ class Replays:
         """
         if not request.request_id:
             return await work()
-        key, content = _key(tenant, resource, request), request.SerializeToString(deterministic=True)
+        key, content = _key(tenant, resource, request), _digest(request)
         while (held := self._held.get(key)) is not None:
             if held.request != content:
                 raise InvalidArgument(
@@ -61,6 +80,7 @@ class Replays:
         mine = self._held[key] = _Held(content)
         try:
             mine.reply = await work()
+            self._keep(Reply(*key, content, mine.reply.SerializeToString(), _session(tenant, request, mine.reply)))
         finally:
             mine.over.set()
             if mine.reply is None and self._held.get(key) is mine:
@@ -82,6 +102,17 @@ def replayed(resource: str) -> Callable[[Method], Method]:
         return call  # type: ignore[return-value]
 
     return decorated
+
+
+def _digest(request: Message) -> bytes:
+    return blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest()
+
+
+def _session(tenant: str, request: Any, reply: Any) -> tuple[str, str, str]:
+    """What a request was done to: the session that its reply names, or else the request."""
+    named = getattr(reply, "session", None) or getattr(reply, "snapshot", None) or request
+    parts = named.name.split("/")
+    return (tenant, parts[1], parts[3]) if len(parts) >= 4 else (tenant, "", "")
 
 
 def _key(tenant: str, resource: str, request: Any) -> Key:

@@ -20,9 +20,11 @@ from acclimate.runtime.rpc.interceptor import Edge, short_name
 from acclimate.runtime.rpc.limits import MessageLimits
 from acclimate.runtime.rpc.oip_stream import Streams
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.rpc.traced import Traced
 from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
 from acclimate.runtime.service_protocol import ServiceProtocol
+from acclimate.runtime.tracing.base import Tracer
 from acclimate.v1 import server_service_pb2, session_service_pb2
 
 SERVICES = (oip_servicer.SERVICE, session_servicer.SERVICE, server_servicer.SERVICE, health.SERVICE)
@@ -63,7 +65,11 @@ class RpcServer:
 
 
 def build_server(
-    service: ServiceProtocol, config: Config, clock: Clock | None = None, guard: Guard | None = None
+    service: ServiceProtocol,
+    config: Config,
+    clock: Clock | None = None,
+    guard: Guard | None = None,
+    tracer: Tracer | None = None,
 ) -> RpcServer:
     """Bind the port and register every service; call it on the running event loop.
 
@@ -72,6 +78,7 @@ def build_server(
         config: `server.host`, `server.grpc_port` (0 picks a free one), limits, TLS.
         clock: the service's clock, on which deadlines are given to it; the system's by default.
         guard: who may call; made from the configuration by default.
+        tracer: what makes spans of rpcs and inferences, or None.
 
     Raises:
         OSError: EADDRINUSE, the port is taken (or the address cannot be bound).
@@ -79,8 +86,11 @@ def build_server(
     """
     stats = RpcStats(methods())
     gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats, service.admission)
+    edge = Edge(stats, _message_limits(config), service.admission)
+    service = service if tracer is None else tracer.around(service)
+    traced = () if tracer is None else (Traced(tracer),)
     server = grpc.aio.server(
-        interceptors=(gate, Edge(stats, _message_limits(config), service.admission)),
+        interceptors=(*traced, gate, edge),
         options=_options(config.server.max_message_bytes, config.limits.max_metadata_bytes),
     )
     release = version()

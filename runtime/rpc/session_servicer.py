@@ -25,7 +25,7 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
 
     def __init__(self, service: ServiceProtocol) -> None:
         self._service = service
-        self._replays = Replays()
+        self._replays = Replays(service.lifecycle.replies, service.lifecycle.remember)
 
     @replayed("parent")
     async def CreateSession(  # noqa: N802
@@ -47,7 +47,10 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     ) -> pb.ListSessionsResponse:
         """Read a page of sessions."""
         model = names.parse_models(request.parent)
-        page = await self._service.list_sessions(model, request.page_size, request.page_token)
+        every = convert.every_tenant(request)
+        page = await self._service.list_sessions(
+            model, request.page_size, request.page_token, request.filter, every_tenant=every
+        )
         return pb.ListSessionsResponse(
             sessions=[convert.session_message(view) for view in page.sessions],
             next_page_token=page.next_page_token,

@@ -25,6 +25,7 @@ from acclimate.adapters.step import Batch, StepResult
 from acclimate.adapters.watch import Drift
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.scheduler import costs
+from acclimate.runtime.scheduler.around import Around, unobserved
 from acclimate.runtime.scheduler.compute import CHANGED, Computed, compute_step, lower_priority, one_session
 from acclimate.runtime.scheduler.deadline import OutOfTime, until
 from acclimate.runtime.scheduler.drive import Slicing, waiting
@@ -53,6 +54,7 @@ class Learner:
         idle: set while no prediction waits.
         report: called for every session of every step, after the commit.
         room: awaited before every commit.
+        around: what observes steps.
     """
 
     def __init__(
@@ -63,11 +65,13 @@ class Learner:
         idle: threading.Event,
         report: Callable[[StepReport], None],
         room: Room = unbounded,
+        around: Around = unobserved,
     ) -> None:
         self._limits = limits
         self._clock = clock
         self._report = report
         self._room = room
+        self._around = around
         self._slicing = Slicing(limits.slice_rows, waiting(idle, limits.patience))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="learn", initializer=lower_priority)
         self._due: dict[SessionKey, Session] = {}
@@ -174,6 +178,12 @@ class Learner:
 
     async def _take_step(
         self, sessions: list[Session], gathered: list[Gathered], deadline: float | None = None, replying: bool = False
+    ) -> StepResult | None:
+        with self._around(sessions, gathered):
+            return await self._stepped(sessions, gathered, deadline, replying)
+
+    async def _stepped(
+        self, sessions: list[Session], gathered: list[Gathered], deadline: float | None, replying: bool
     ) -> StepResult | None:
         """Compute, commit and report a step over as many samples of each session; None if it came to nothing."""
         cohort, rows = sessions[0].cohort, len(gathered[0].inputs)

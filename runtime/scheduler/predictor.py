@@ -19,6 +19,7 @@ from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from acclimate.runtime.inference import DEFAULT_PRIORITY
 from acclimate.runtime.scheduler.admission import Admission, Refused
+from acclimate.runtime.scheduler.around import MARK
 from acclimate.runtime.scheduler.batches import Batch, Computed, answers_of, compute, put_together, reply, tell
 from acclimate.runtime.scheduler.fair import FairQueue
 from acclimate.runtime.scheduler.limits import PredictorLimits
@@ -112,10 +113,9 @@ class Predictor:
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         now, tenant = self._clock.monotonic(), current().tenant if session is None else session.tenant
+        terms, mark = terms or Terms(), MARK.get()
         self._queue.add(
-            Ticket(
-                engine, session, inputs, now, deadline, learn, request_id, future, terms or Terms(), priority, tenant
-            )
+            Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms, priority, tenant, mark)
         )
         self.idle.clear()
         if self._serving or self._looking or self._limits.max_delay or self._before_reply is not None:

@@ -19,7 +19,10 @@ from acclimate.runtime.sessions.terms import Terms
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """A request in the queue. `session` is None for stateless requests; times are monotonic seconds."""
+    """A request in the queue.
+
+    `session` is None for stateless requests; times are monotonic seconds; `mark` is what an observer put on it.
+    """
 
     engine: Engine
     session: Session | None
@@ -32,6 +35,7 @@ class Ticket:
     terms: Terms = field(default_factory=Terms, repr=False)
     priority: int = DEFAULT_PRIORITY
     tenant: str = ""
+    mark: object | None = field(default=None, repr=False)
 
     @property
     def rows(self) -> int:

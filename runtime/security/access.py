@@ -10,6 +10,8 @@ from acclimate.runtime.security.caller import Role
 ANYONE = frozenset(Role)
 TENANTS = frozenset({Role.ADMIN, Role.TENANT})
 ADMINS = frozenset({Role.ADMIN})
+# A list of every tenant's sessions at once.
+EVERY_TENANT = ADMINS
 # What one model does for all tenants together.
 WATCHERS = frozenset({Role.ADMIN, Role.OPERATOR})
 

@@ -6,14 +6,17 @@ A quota of 0 is none. Used on the event loop's thread only.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
 
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import ResourceExhausted
+from acclimate.runtime.figures import TenantSnapshot
 from acclimate.runtime.security.stats import Quota, SecurityStats
+from acclimate.runtime.store.base import Usage
 
 log = structlog.stdlib.get_logger("acclimate.security")
 
@@ -62,6 +65,8 @@ class _Usage:
     adaptation: Bucket | None
     sessions: int = 0
     state_bytes: int = 0
+    asked: int = 0
+    refused: Counter[Quota] = field(default_factory=Counter)
     told_at: dict[Quota, float] = field(default_factory=dict)
 
 
@@ -73,30 +78,32 @@ class Quotas:
         share: the quotas of a tenant by its name.
         clock: the time.
         stats: counts refusals.
+        named: tenants that the configuration names, the only ones with figures of their own.
     """
 
     share: Callable[[str], Share]
     clock: Clock
     stats: SecurityStats
+    named: frozenset[str] = frozenset()
     _tenants: dict[str, _Usage] = field(default_factory=dict)
 
-    def check(self, tenant: str, state_bytes: int) -> None:
-        """Whether the tenant may have one session more, that takes `state_bytes`.
+    def check(self, tenant: str, state_bytes: int, sessions: int = 1) -> None:
+        """Whether the tenant may have so many sessions more (0: it has a larger one), that take `state_bytes`.
 
         Raises:
             ResourceExhausted: it would be one too many, or its state too large.
         """
         usage = self._usage(tenant)
         for quota, used, wanted, limit, key in (
-            (Quota.SESSIONS, usage.sessions, 1, usage.share.sessions, "sessions"),
+            (Quota.SESSIONS, usage.sessions, sessions, usage.share.sessions, "sessions"),
             (Quota.STATE_BYTES, usage.state_bytes, state_bytes, usage.share.state_bytes, "state_bytes"),
         ):
-            if limit and used + wanted > limit:
+            if limit and wanted and used + wanted > limit:
                 raise self._refused(
                     tenant,
                     quota,
                     f"{used} {key.replace('_', ' ')} are in use and {wanted} more would exceed this tenant's quota of "
-                    f"{limit} (quotas.{key}); delete sessions that are done with",
+                    f"{limit} (quotas.{key}); delete sessions or snapshots that are done with",
                     limit,
                     used=used,
                     wanted=wanted,
@@ -108,11 +115,21 @@ class Quotas:
         usage.sessions += 1
         usage.state_bytes += state_bytes
 
+    def resized(self, tenant: str, state_bytes: int) -> None:
+        """Count so many bytes more, or fewer, of a session that is counted."""
+        self._usage(tenant).state_bytes += state_bytes
+
     def left(self, tenant: str, state_bytes: int) -> None:
-        """Count it no more."""
+        """Count a session no more, and what it took."""
         usage = self._usage(tenant)
         usage.sessions -= 1
         usage.state_bytes -= state_bytes
+
+    def recounted(self, usage: Mapping[str, Usage]) -> None:
+        """What each tenant has; those that are not named have nothing."""
+        for tenant in usage.keys() | self._tenants.keys():
+            found, own = usage.get(tenant, Usage()), self._usage(tenant)
+            own.sessions, own.state_bytes = found.sessions, found.state_bytes
 
     def admit(self, tenant: str) -> None:
         """Take one request from the tenant's bucket.
@@ -121,6 +138,7 @@ class Quotas:
             ResourceExhausted: it is empty; the error says when it will not be.
         """
         usage = self._usage(tenant)
+        usage.asked += 1
         wait = self._take(usage.requests)
         if wait:
             raise self._refused(
@@ -138,7 +156,23 @@ class Quotas:
 
     def delay(self, tenant: str) -> float:
         """Take one request, or say in how many seconds there will be one: for messages of a stream, which can wait."""
-        return self._take(self._usage(tenant).requests)
+        usage = self._usage(tenant)
+        wait = self._take(usage.requests)
+        usage.asked += not wait
+        return wait
+
+    def figures(self) -> tuple[TenantSnapshot, ...]:
+        """What each named tenant has and did, its adaptation apart; safe from any thread."""
+        found = {name: self._tenants.get(name) for name in sorted(self.named)}
+        return tuple(
+            TenantSnapshot(name, 0, 0, 0, {}, 0.0)
+            if usage is None
+            else TenantSnapshot(
+                name, usage.sessions, usage.state_bytes, usage.asked,
+                {quota.value: count for quota, count in usage.refused.copy().items()}, 0.0,
+            )
+            for name, usage in found.items()
+        )  # fmt: skip
 
     def may_adapt(self, tenant: str, milliseconds: float) -> bool:
         """Whether the tenant can pay for a step of this estimated cost."""
@@ -178,6 +212,7 @@ class Quotas:
     def _tell(self, tenant: str, quota: Quota) -> None:
         """Count a refusal, and log it unless that was done a moment ago: metrics cannot say which tenant it was."""
         self.stats.over(quota)
+        self._usage(tenant).refused[quota] += 1
         told, now = self._usage(tenant).told_at, self.clock.monotonic()
         if now - told.get(quota, -math.inf) >= TELL_EVERY_SECONDS:
             told[quota] = now

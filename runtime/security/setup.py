@@ -34,7 +34,7 @@ def quotas(config: Config, clock: Clock, stats: SecurityStats) -> Quotas:
     """The quotas of every tenant, its own or those of all."""
     shares = {name: Share(**section.model_dump()) for name, section in config.tenants.items()}
     default = Share(**config.quotas.model_dump())
-    return Quotas(lambda tenant: shares.get(tenant, default), clock, stats)
+    return Quotas(lambda tenant: shares.get(tenant, default), clock, stats, frozenset(shares))
 
 
 def door(config: Config, guard: Guard) -> Door:

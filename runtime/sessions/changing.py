@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import numpy as np
 
 from acclimate.adapters import budget
 from acclimate.runtime.errors import Aborted, InvalidArgument
 from acclimate.runtime.lifecycle_types import UpdateSession
+from acclimate.runtime.sessions.labels import LABEL_KEY
 from acclimate.runtime.sessions.session import Session, etag
 from acclimate.runtime.types import Budget
 
 BUDGET_PATHS = ("budget", "budget.refill_ms_per_s", "budget.capacity_ms")
-PATHS = (*BUDGET_PATHS, "ttl")
+LABEL = "labels."
+PATHS = (*BUDGET_PATHS, "ttl", "labels")
 """Fields of a session that can be changed."""
 
 
@@ -26,10 +28,10 @@ def check_etag(session: Session, given: str) -> None:
 def check_paths(paths: Collection[str]) -> None:
     """Raise InvalidArgument for a path of an update mask that names nothing that can be changed."""
     for path in paths:
-        if path not in PATHS:
+        if path not in PATHS and not LABEL_KEY.fullmatch(path.removeprefix(LABEL) if path.startswith(LABEL) else ""):
             raise InvalidArgument(
                 "UPDATE_MASK_INVALID",
-                f"update_mask names {path[:140]!r}; what can be changed is {list(PATHS)}",
+                f"update_mask names {path[:140]!r}; what can be changed is {[*PATHS, LABEL + 'KEY']}",
                 field="update_mask",
                 path=path[:140],
             )
@@ -49,6 +51,15 @@ def merged(current: Budget, wanted: UpdateSession, default: Budget) -> Budget:
         given.refill_ms_per_s if whole or "budget.refill_ms_per_s" in wanted.paths else current.refill_ms_per_s,
         given.capacity_ms if whole or "budget.capacity_ms" in wanted.paths else current.capacity_ms,
     )
+
+
+def merged_labels(current: Mapping[str, str], wanted: UpdateSession) -> dict[str, str]:
+    """The labels with those that are named in their place; one that is named and not given goes."""
+    labels = dict(wanted.labels) if "labels" in wanted.paths else dict(current)
+    for key in (path.removeprefix(LABEL) for path in wanted.paths if path.startswith(LABEL)):
+        labels.pop(key, None)
+        labels |= {key: wanted.labels[key]} if key in wanted.labels else {}
+    return labels
 
 
 def change_budget(session: Session, chosen: Budget, now: float) -> None:

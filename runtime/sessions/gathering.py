@@ -43,11 +43,15 @@ NONE_UNLABELLED: OrderedDict[Key, Sample] = OrderedDict()
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """Samples `[B, ...]` for a step, their true classes `[B]`, -1 where none has arrived, and answers `[B, C]`."""
+    """Samples `[B, ...]` for a step, their true classes `[B]`, -1 where none has arrived, and answers `[B, C]`.
+
+    `keys` name the requests and rows that they came with; empty: they are of the request that waits for the step.
+    """
 
     inputs: NDArray[Any]
     labels: NDArray[np.int64]
     answers: Float | None = None
+    keys: tuple[Key, ...] = ()
 
 
 class SampleBuffer:
@@ -130,6 +134,7 @@ class SampleBuffer:
             np.stack([s.values for s in taken]),
             np.array([s.label for s in taken], np.int64),
             np.stack(kept) if len(kept) == rows > 0 else None,
+            tuple(sample.key for sample in taken),
         )
 
     def emptied(self) -> SampleBuffer:
@@ -159,6 +164,10 @@ class AnswerLog:
     def nbytes(self) -> int:
         """Bytes of the answers, and an allowance for each."""
         return sum(ENTRY_BYTES + labels.nbytes for labels in self._answers.values())
+
+    def __contains__(self, request_id: str) -> bool:
+        """Whether a request is remembered."""
+        return request_id in self._answers
 
     def remember(self, request_id: str, labels: NDArray[np.intp]) -> None:
         """Keep the answer `[B]` of a request; the oldest is forgotten when the log is full."""

@@ -11,18 +11,19 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import structlog
 
 from acclimate.runtime.clock import Clock
+from acclimate.runtime.histograms import SECONDS, Buckets
 from acclimate.runtime.sessions.bounds import Bounds, Patience
 from acclimate.runtime.sessions.recording import Moment, records_of
 from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.store_thread import StoreThread
 from acclimate.runtime.sessions.unwritten import Entry, Unwritten
-from acclimate.runtime.store.base import Batch, StoreError, Write, Written, describe
+from acclimate.runtime.store.base import REMEMBERED, Batch, Reply, StoreError, Write, Written, describe
 
 log = structlog.stdlib.get_logger("acclimate.journal")
 
@@ -40,6 +41,7 @@ class Tally:
     written: int = 0
     written_bytes: int = 0
     write_seconds: float = 0.0
+    write_times: Buckets = field(default_factory=lambda: Buckets(SECONDS))
     fenced: int = 0
 
 
@@ -69,6 +71,7 @@ class Journal:
         self._waiting, self._flying = Unwritten(), Unwritten()
         self._epochs: dict[SessionKey, int] = {}
         self._described: set[str] = set()
+        self._replies: list[Reply] = []
         self._wake = asyncio.Event()
         self._turn = asyncio.Event()
         self._retry = FIRST_RETRY_SECONDS
@@ -82,6 +85,11 @@ class Journal:
         return self._waiting.commits + self._flying.commits
 
     @property
+    def mark(self) -> tuple[int, int]:
+        """Differs from that of another moment if the store was written in between, or would have been."""
+        return self._tally.transactions, self.commits
+
+    @property
     def age(self) -> float:
         """Seconds that the oldest of them waits; 0 if there is none."""
         oldest = min(self._waiting.oldest, self._flying.oldest)
@@ -90,7 +98,7 @@ class Journal:
     def figures(self) -> dict[str, Any]:
         """For `StoreSnapshot`; safe on any thread."""
         waiting = {"pending_commits": self.commits, "oldest_seconds": self.age, "failing": self.failing}
-        return asdict(self._tally) | waiting
+        return asdict(self._tally) | waiting | {"write_times": self._tally.write_times.frozen()}
 
     def adopt(self, session: Session, epoch: int) -> None:
         """The session came from the store, where it is owned under `epoch`."""
@@ -110,6 +118,10 @@ class Journal:
         if epoch is not None:
             self._waiting.deleted(session.key, epoch, self._clock.monotonic())
             self._wake.set()
+
+    def remember(self, reply: Reply) -> None:
+        """Keep a reply, once the store knows what its request did."""
+        self._replies = [*self._replies[1 - REMEMBERED :], reply]
 
     def released(self, session: Session) -> None:
         """The session, which is `clean`, is closed and lives on in the store, for whoever asks first."""
@@ -182,7 +194,7 @@ class Journal:
     async def finish(self) -> bool:
         """Write everything that is left once `run` has returned; whether that succeeded."""
         self._waiting.hurry_all()
-        while self._waiting:
+        while self._waiting or self._replies:
             if not await self._write():
                 return False
         return True
@@ -238,6 +250,8 @@ class Journal:
             ],
             released={key: giving.epoch for key, giving in taken.released.items()},
             bundles={d: describe(manifest) for d, manifest in manifests.items() if d not in self._described},
+            # What it says was done is done by then.
+            replies=[reply for reply in self._replies if reply.session not in self._waiting],
         )
 
     def _succeeded(self, taken: Unwritten, batch: Batch, written: Written, seconds: float) -> None:
@@ -246,7 +260,9 @@ class Journal:
         tally.written += len(batch.writes)
         tally.written_bytes += written.bytes
         tally.write_seconds += seconds
+        tally.write_times.add(seconds)
         self._described |= set(batch.bundles)
+        self._replies = [reply for reply in self._replies if reply not in batch.replies]
         if self.failing:
             log.info("the store takes writes again", failures=tally.failures)
         self.failing, self._retry = False, FIRST_RETRY_SECONDS

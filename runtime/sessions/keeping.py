@@ -62,7 +62,7 @@ class Keeping:
             await self.thread.call(self.store.expire, now, EXPIRED_TOGETHER)
             return await self.thread.look(self.store.holds, key)
 
-    async def remove(self, key: Key) -> bool:
+    async def remove(self, key: Key) -> int | None:
         """`Store.remove`, likewise."""
         with self.told(key[2]):
             return await self.thread.call(self.store.remove, key, take_over=self.take_over)

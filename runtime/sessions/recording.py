@@ -63,6 +63,11 @@ def check_record(record: SessionRecord, manifest: Manifest) -> None:
             recorded=record.bundle,
             served=served,
         )
+    check_layout(record, manifest)
+
+
+def check_layout(record: SessionRecord, manifest: Manifest) -> None:
+    """Raise FailedPrecondition for a record that lacks a field of every session, or is not as long as the model's."""
     if missing := [name for name in EVERY if name not in record.fields]:
         raise _misfit(record, f"it lacks {missing}")
     for name, layout in ((THETA, manifest.parameters), (STATS, manifest.statistics)):
@@ -112,6 +117,7 @@ def _recorded(session: Session, row: Mapping[str, NDArray[Any]], now: Moment) ->
         from_sequence=session.from_sequence,
         behind=session.behind,
         ttl_seconds=session.ttl_seconds,
+        labels=session.labels,
         fields=row,
         tenant=session.tenant,
         snapshots={name: held.record for name, held in session.snapshots.items()},
@@ -186,7 +192,7 @@ def reinstate(session: Session, record: SessionRecord, folded: Folded | None, no
     session.account = account_of(record)
     session.created_at, session.last_used_at = record.created_at, record.last_used_at
     session.from_sequence = record.from_sequence
-    session.ttl_seconds = record.ttl_seconds
+    session.ttl_seconds, session.labels = record.ttl_seconds, record.labels
     session.snapshots = {name: snapshot_of(name, held) for name, held in record.snapshots.items()}
 
 

@@ -13,20 +13,20 @@ import structlog
 
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, ResourceExhausted
+from acclimate.runtime.repository.adoption import Adoption
 from acclimate.runtime.sessions.bounds import Patience
 from acclimate.runtime.sessions.journal import Hooks, Journal
 from acclimate.runtime.sessions.keeping import Keeping, steady_wall
 from acclimate.runtime.sessions.parking import Parking
-from acclimate.runtime.sessions.recording import Moment, fold_of
+from acclimate.runtime.sessions.recording import Moment
+from acclimate.runtime.sessions.returning import bring_back
 from acclimate.runtime.sessions.session import Session, SessionKey
 from acclimate.runtime.sessions.table import SessionTable
-from acclimate.runtime.store.base import SessionRecord
+from acclimate.runtime.store.base import Reply, Store
 from acclimate.runtime.types import EventKind
 
 log = structlog.stdlib.get_logger("acclimate.sessions")
-
 # Sessions written together when room is needed, so that those who come next find room at once.
 TOGETHER = 32
 ROOM_SECONDS, LOOK_AGAIN_SECONDS = 1.0, 0.01
@@ -55,6 +55,7 @@ class Residency:
         limits: of memory.
         clock: the time.
         budget_time: the time at which the budget of a session that was sent so many samples stands.
+        adoption: what becomes of stored sessions whose model was replaced.
         keeping: the store, or None.
     """
 
@@ -65,11 +66,13 @@ class Residency:
         limits: ResidencyLimits,
         clock: Clock,
         budget_time: Callable[[int], float],
+        adoption: Adoption,
         keeping: Keeping | None = None,
     ) -> None:
         self.table = table
         self.account = account
         self.limits = limits
+        self.adoption = adoption
         self.keeping = keeping
         self._clock = clock
         self._budget_time = budget_time
@@ -80,6 +83,7 @@ class Residency:
         self.parking = Parking(limits.parked_bytes)
         self.evictions = self.returns = self.stored = 0
         self.journal: Journal | None = None
+        self.replies: tuple[Reply, ...] = ()
         if keeping is not None:
             hooks = Hooks(self.moment, self._expires_at, self._fenced)
             self.journal = Journal(keeping.thread, keeping.bounds, clock, hooks)
@@ -196,6 +200,24 @@ class Residency:
                 await asyncio.sleep(LOOK_AGAIN_SECONDS)
             yield
 
+    def removed(self, key: SessionKey, state_bytes: int, kind: EventKind) -> None:
+        """A session of this size, that is not in memory, is stored no more."""
+        self.parking.forget(key)
+        self.table.departed(key, state_bytes)
+        self.stored -= 1
+        self.account.absent(key, kind)
+
+    def begin(self, store: Store) -> None:
+        """Nothing is in memory; this much is stored."""
+        usage, self.replies = store.usage(), tuple(store.replies())
+        self.stored = store.count()
+        self.table.recounted(usage)
+
+    def remember(self, reply: Reply) -> None:
+        """Keep a reply beyond the process, if there is a store."""
+        if self.journal is not None:
+            self.journal.remember(reply)
+
     async def leave(self, sessions: Sequence[Session]) -> None:
         """Write sessions and let them leave memory, but those that are used meanwhile."""
         if self.journal is None:
@@ -217,7 +239,7 @@ class Residency:
         if self.keeping is None or self.journal is None or self.journal.deleting(key):
             return False
         if key not in self._returning:
-            task = asyncio.create_task(self._return(key, self.keeping, self.journal), name="return")
+            task = asyncio.create_task(bring_back(self, key, self.keeping, self.journal), name="return")
             self._returning[key] = task
             task.add_done_callback(lambda done: self._arrived(key, done))
         # A caller that gives up leaves the others their session.
@@ -227,27 +249,6 @@ class Residency:
         del self._returning[key]
         if not done.cancelled():
             done.exception()
-
-    async def _return(self, key: SessionKey, keeping: Keeping, journal: Journal) -> bool:
-        def accept(record: SessionRecord) -> tuple[SessionRecord, Folded | None]:
-            return record, fold_of(record, self.table.engine(record.model))
-
-        claimed = await keeping.claim(key, self.wall(), accept)
-        if claimed is None:
-            return False
-        (record, folded), epoch = claimed
-        try:
-            async with self.room():
-                session = self.table.revive(record, folded, self.moment_after(record.account.get("samples", 0)))
-        except BaseException:
-            journal.let_go(key, epoch)
-            raise
-        journal.adopt(session, epoch)
-        self.parking.fetch(session)
-        self.used(session)
-        self.returns += 1
-        self.account.happened(session, EventKind.RETURNED, session.version)
-        return True
 
     async def _make_room(self, journal: Journal) -> bool:
         """Let one session leave: the one used longest ago of those that nobody uses now."""

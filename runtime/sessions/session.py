@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -59,8 +59,9 @@ class Session:
     answered a request. `distance` is theta's relative distance from the source, `drift` the levels of `SIGNALS` at
     the latest step. `epoch` changes when a step under way must not be committed any more. `behind` sessions keep what
     they learnt, and are answered by the source's model until steps have caught up with their stream. A session that
-    is not used for `ttl_seconds` is deleted for good; None: never. `pins` counts the requests that are under way, and
-    `terms` are those of the request that waits for the session's next step, if one does.
+    is not used for `ttl_seconds` is deleted for good; None: never. `charged` is what its tenant's quota counts of it,
+    bytes. `pins` counts the requests that are under way, and `terms` are those of the request that waits for the
+    session's next step, if one does.
     """
 
     model: str
@@ -80,6 +81,8 @@ class Session:
     stepping: bool = False
     behind: bool = False
     ttl_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    charged: int = 0
     snapshots: dict[str, Snapshot] = field(default_factory=dict)
     pins: int = 0
     distance: float = 0.0
@@ -106,7 +109,12 @@ class Session:
     @property
     def state_bytes(self) -> int:
         """Bytes of its row in the bank, of the samples it holds and of its snapshots."""
-        return self.cohort.bank.row_bytes + self.buffer.nbytes + sum(held.nbytes for held in self.snapshots.values())
+        return self.kept_bytes + self.buffer.nbytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """The part of them that a store keeps: its row and its snapshots."""
+        return self.cohort.bank.row_bytes + sum(held.nbytes for held in self.snapshots.values())
 
     @property
     def due(self) -> bool:
@@ -135,6 +143,10 @@ class Session:
         group = np.zeros(len(logits), np.intp)
         state = cohort.bank.gather([self.row])
         return cohort.recipe.outputs.apply(cohort.engine.source, state, logits, group, features)[0]
+
+    def knows(self, request_id: str, terms: Terms) -> bool:
+        """Whether a request was sent again that the session has answered, and so learns from, already."""
+        return terms.resent and request_id in self.answers
 
     def commit(self, folded: Folded, theta_distance: float) -> None:
         """Serve with new parameters, `theta_distance` away from the source's, from now on."""
@@ -213,6 +225,8 @@ class Session:
             state_bytes=self.state_bytes,
             ttl_seconds=self.ttl_seconds,
             etag=etag(self),
+            labels=dict(self.labels),
+            tenant=self.tenant,
         )
 
 
@@ -224,7 +238,8 @@ def etag(session: Session) -> str:
     bank = session.cohort.bank
     settings = (float(bank.view(name, session.row)) for name in (budget.RATE, budget.CAPACITY))
     seen = (session.model, session.id, session.created_at, session.version, session.state.value, *settings)
-    return f'W/"{blake2b(repr((*seen, session.ttl_seconds)).encode(), digest_size=8).hexdigest()}"'
+    text = repr((*seen, session.ttl_seconds, sorted(session.labels.items())))
+    return f'W/"{blake2b(text.encode(), digest_size=8).hexdigest()}"'
 
 
 def exported(session: Session) -> ExportedSession:

@@ -8,77 +8,18 @@ from collections.abc import AsyncIterator, Callable
 
 import structlog
 
-from acclimate.runtime.errors import FailedPrecondition, Unavailable
+from acclimate.runtime.errors import Unavailable
 from acclimate.runtime.sessions.keeping import EXPIRED_TOGETHER, RETRY_SECONDS, Keeping
 from acclimate.runtime.sessions.residency import TOGETHER, Residency, busy
 from acclimate.runtime.sessions.session import SessionKey
-from acclimate.runtime.store.base import SessionRecord, StoreError, StoreSnapshot
-from acclimate.runtime.types import Event, EventKind, SessionPage, SessionView
+from acclimate.runtime.store.base import StoreError, StoreSnapshot
+from acclimate.runtime.types import Event, EventKind
 
 log = structlog.stdlib.get_logger("acclimate.sessions")
 
 SWEEP_SECONDS = 1.0
 # A large store is slow to count; between two counts the books say how many there are.
 COUNT_EVERY = 10
-# Views of stored sessions made without giving others their turn.
-VIEWS_TOGETHER = 25
-
-
-async def page(residency: Residency, model: str | None, size: int, token: str) -> SessionPage:
-    """A page of all sessions, in one order; records that do not hold or fit are left out, and counted.
-
-    Raises:
-        InvalidArgument, NotFound: see `SessionTable.cursor`. Unavailable: the store cannot be read.
-    """
-    table, keeping = residency.table, residency.keeping
-    size, after = table.cursor(model, size, token)
-    records: dict[SessionKey, SessionRecord] = {}
-    evictions = -1
-    # A session that leaves memory while the store is read may be missed by both.
-    while keeping is not None and evictions != residency.evictions:
-        evictions = residency.evictions
-        records = await _stored(residency, keeping, model, size, after)
-    keys, following = table.page(model, size, after, records)
-    views = []
-    for place, key in enumerate(keys):
-        view = _view(residency, key, records)
-        views += [] if view is None else [view]
-        if place % VIEWS_TOGETHER == VIEWS_TOGETHER - 1:
-            await asyncio.sleep(0)
-    return SessionPage(tuple(views), following)
-
-
-async def _stored(
-    residency: Residency, keeping: Keeping, model: str | None, size: int, after: SessionKey | None
-) -> dict[SessionKey, SessionRecord]:
-    tenant, journal = residency.table.key("", "")[0], residency.journal
-    records: dict[SessionKey, SessionRecord] = {}
-    while len(records) <= size:
-        with keeping.told("*"):
-            found = await keeping.thread.look(keeping.store.page, tenant, model, after, size + 1, residency.wall())
-        for stored in found:
-            after = stored.key
-            if stored.record is None:
-                log.error("a session's record does not hold; it is left as it is", session=after, error=stored.damage)
-            elif residency.table.serves(after[1]) and not (journal and journal.deleting(after)):
-                records[after] = stored.record
-        if len(found) <= size:
-            break
-    return records
-
-
-def _view(residency: Residency, key: SessionKey, records: dict[SessionKey, SessionRecord]) -> SessionView | None:
-    session = residency.table.at(key)
-    if session is not None:
-        return session.view(residency.moment(session).budget)
-    record = records.get(key)
-    if record is None:
-        return None
-    try:
-        return residency.table.glimpse(record, residency.moment_after(record.account.get("samples", 0)))
-    except FailedPrecondition as error:
-        log.warning("a stored session does not fit what is served", session=key[2], error=error.message)
-        return None
 
 
 async def delete(residency: Residency, model: str, session_id: str) -> None:
@@ -104,13 +45,11 @@ async def delete(residency: Residency, model: str, session_id: str) -> None:
             )
         return
     known = table.serves(model) and keeping is not None and journal is not None and not journal.deleting(key)
-    if keeping is None or not known or not await keeping.remove(key):
+    if keeping is None or not known or (size := await keeping.remove(key)) is None:
         table.get(model, session_id)
         return
-    residency.parking.forget(key)
-    residency.stored -= 1
     table.deleted[model] += 1
-    residency.account.absent(key, EventKind.DELETED)
+    residency.removed(key, size, EventKind.DELETED)
 
 
 def watch(
@@ -151,14 +90,25 @@ async def sweep(residency: Residency, count: bool = True) -> None:
         await residency.leave(leaving[start : start + TOGETHER])
     keeping = residency.keeping
     if keeping is not None:
-        for key in await keeping.thread.call(keeping.store.expire, residency.wall(), EXPIRED_TOGETHER):
-            residency.parking.forget(key)
-            residency.account.absent(key, EventKind.EXPIRED)
-            residency.stored -= 1
-    if keeping is not None and residency.journal is not None and count:
-        stored = await keeping.thread.look(keeping.store.count)
-        # Those that were opened or deleted and are not written yet count as what they will be.
-        residency.stored = stored + residency.journal.growth(residency.table)
+        gone = await keeping.thread.call(keeping.store.expire, residency.wall(), EXPIRED_TOGETHER)
+        for key, size in gone.items():
+            residency.removed(key, size, EventKind.EXPIRED)
+    if count:
+        await recount(residency)
+
+
+async def recount(residency: Residency) -> None:
+    """Look how much is stored: other daemons on the same store open and delete sessions, too."""
+    keeping, journal = residency.keeping, residency.journal
+    if keeping is None or journal is None:
+        return
+    before = journal.mark, residency.stored
+    usage = await keeping.thread.look(keeping.store.usage)
+    quiet = not journal.commits and before == (journal.mark, residency.stored)
+    # Those that were opened or deleted and are not written yet count as what they will be.
+    residency.stored = sum(tenant.sessions for tenant in usage.values()) + journal.growth(residency.table)
+    if quiet:
+        residency.table.recounted(usage)
 
 
 async def sweep_often(residency: Residency) -> None:

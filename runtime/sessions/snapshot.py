@@ -5,10 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from acclimate.runtime.sessions.states import SessionState
-from acclimate.runtime.store.base import SessionRecord
-
-# What a record takes beside its arrays: names, counters and figures.
-HEADER_BYTES = 1024
+from acclimate.runtime.store.base import HEADER_BYTES, SessionRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +18,7 @@ class Snapshot:
     @property
     def nbytes(self) -> int:
         """Its size: the arrays, and an allowance for the rest."""
-        return HEADER_BYTES + sum(array.nbytes for array in self.record.fields.values())
+        return HEADER_BYTES + self.record.state_bytes
 
     @property
     def state(self) -> SessionState:

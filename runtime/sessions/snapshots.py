@@ -7,6 +7,9 @@ of it, and neither are counters.
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
+
 from acclimate.adapters import budget
 from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, NotFound, ResourceExhausted
@@ -14,7 +17,7 @@ from acclimate.runtime.sessions.recording import Moment, fill_row, record_of
 from acclimate.runtime.sessions.session import STEADY, Session
 from acclimate.runtime.sessions.snapshot import Snapshot, snapshot_of
 from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
-from acclimate.runtime.store.base import SessionRecord
+from acclimate.runtime.store.base import STAMP, SessionRecord
 
 
 def take(session: Session, snapshot_id: str, now: Moment, limit: int) -> Snapshot:
@@ -40,7 +43,8 @@ def take(session: Session, snapshot_id: str, now: Moment, limit: int) -> Snapsho
             session=session.id,
             limit=limit,
         )
-    session.snapshots[snapshot_id] = snapshot_of(snapshot_id, record_of(session, now))
+    record = replace(record_of(session, now), attributes={STAMP: uuid.uuid4().hex})
+    session.snapshots[snapshot_id] = snapshot_of(snapshot_id, record)
     return session.snapshots[snapshot_id]
 
 

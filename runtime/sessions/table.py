@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import uuid
-from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
@@ -17,15 +16,16 @@ from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
+from acclimate.runtime.figures import TenantSnapshot
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
 from acclimate.runtime.sessions.gathering import AnswerLog, SampleBuffer
-from acclimate.runtime.sessions.paging import decode, encode, page_size
+from acclimate.runtime.sessions.labels import checked_labels
 from acclimate.runtime.sessions.recording import Moment, check_record, reinstate
 from acclimate.runtime.sessions.session import Session, SessionKey, set_budget
 from acclimate.runtime.sessions.settings import Limits, checked_budget, checked_ttl
-from acclimate.runtime.store.base import SessionRecord
+from acclimate.runtime.store.base import SessionRecord, Usage
 from acclimate.runtime.types import Budget, CreateSession, SessionView
 
 SESSION_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,127}")
@@ -95,7 +95,7 @@ class SessionTable:
                 session=session_id,
             )
         chosen = checked_budget(request.budget or self.default_budget)
-        ttl = checked_ttl(request.ttl_seconds, self.default_ttl_seconds)
+        ttl, labels = checked_ttl(request.ttl_seconds, self.default_ttl_seconds), checked_labels(request.labels)
         recipe = self._limits.default_recipe if request.recipe is None else request.recipe
         own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
         cohort = self._cohort(engine, own)
@@ -108,9 +108,12 @@ class SessionTable:
         if self._quotas is not None:
             self._quotas.check(key[0], cohort.bank.row_bytes)
         session = self._placed(key, cohort)
-        session.from_sequence, session.ttl_seconds = from_sequence, ttl
+        session.from_sequence, session.ttl_seconds, session.labels = from_sequence, ttl, labels
         set_budget(session, chosen, self._clock.monotonic())
-        self._enter(session)
+        self._sessions[key] = session
+        session.charged = session.kept_bytes
+        if self._quotas is not None:
+            self._quotas.entered(session.tenant, session.charged)
         self.created[request.model] += 1
         return session
 
@@ -123,9 +126,19 @@ class SessionTable:
         """
         engine = self.engine(record.model)
         check_record(record, engine.manifest)
+        session = self._placed(record.key, self.home(record, engine))
         try:
-            key = cohort_key(record.model, record.recipe, record.parameters, {})
-            cohort = self._cohort(engine, key)
+            reinstate(session, record, folded, now)
+        except FailedPrecondition:
+            self._give_up(session)
+            raise
+        self._sessions[session.key] = session
+        return session
+
+    def home(self, record: SessionRecord, engine: Engine) -> Cohort:
+        """The cohort on `engine` that a recorded session belongs in, or FailedPrecondition; safe from any thread."""
+        try:
+            return self._cohort(engine, cohort_key(record.model, record.recipe, record.parameters, {}))
         except InvalidArgument as error:
             raise FailedPrecondition(
                 "SESSION_STATE_MISFIT",
@@ -133,14 +146,6 @@ class SessionTable:
                 model=record.model,
                 session=record.session_id,
             ) from error
-        session = self._placed(record.key, cohort)
-        try:
-            reinstate(session, record, folded, now)
-        except FailedPrecondition:
-            self._give_up(session)
-            raise
-        self._enter(session)
-        return session
 
     def glimpse(self, record: SessionRecord, now: Moment) -> SessionView:
         """A session as its owner would see it if it were live; `revive` says what is raised."""
@@ -166,7 +171,9 @@ class SessionTable:
         )
 
     def _cohort(self, engine: Engine, key: CohortKey) -> Cohort:
-        cohort = self._cohorts.get(key) or build_cohort(key, engine, self._guards, self._watch)
+        cohort = self._cohorts.get(key)
+        if cohort is None or cohort.engine is not engine:
+            cohort = build_cohort(key, engine, self._guards, self._watch)
         if cohort.recipe.batch_rows > self._limits.buffer_rows:
             raise InvalidArgument(
                 "RECIPE_INVALID",
@@ -220,12 +227,13 @@ class SessionTable:
 
     def close(self, session: Session) -> None:
         """Forget a session and give its row back."""
+        self.departed(session.key, session.charged)
         self.evict(session)
         self.deleted[session.model] += 1
 
     def evict(self, session: Session) -> None:
         """Give a session's row back; it may live on in a store."""
-        self._leave(session)
+        del self._sessions[session.key]
         self._give_up(session)
 
     def _give_up(self, session: Session) -> None:
@@ -234,38 +242,30 @@ class SessionTable:
             # Clients choose recipe parameters freely; what nobody runs any more must not pile up.
             del self._cohorts[session.cohort.key]
 
-    def _enter(self, session: Session) -> None:
-        self._sessions[session.key] = session
+    def resized(self, session: Session) -> None:
+        """Charge the session's tenant for what it takes by now: it has other snapshots, or another row."""
         if self._quotas is not None:
-            self._quotas.entered(session.tenant, session.cohort.bank.row_bytes)
+            self._quotas.resized(session.tenant, session.kept_bytes - session.charged)
+        session.charged = session.kept_bytes
 
-    def _leave(self, session: Session) -> None:
-        del self._sessions[session.key]
+    def departed(self, key: SessionKey, state_bytes: int) -> None:
+        """A session of this size is gone for good, in memory and in the store."""
         if self._quotas is not None:
-            self._quotas.left(session.tenant, session.cohort.bank.row_bytes)
+            self._quotas.left(key[0], state_bytes)
 
-    def cursor(self, model: str | None, size: int, token: str) -> tuple[int, SessionKey | None]:
-        """How many sessions a page holds, and the place after which it begins.
+    def tenants(self) -> tuple[TenantSnapshot, ...]:
+        """Figures of the tenants that the configuration names; safe from any thread."""
+        return () if self._quotas is None else self._quotas.figures()
 
-        Raises:
-            InvalidArgument: a negative size, or a token this table did not give out. NotFound: no such model.
-        """
-        size = page_size(size)
-        if model is not None and model not in self._engines:
-            raise unknown_model(model, self._engines)
-        return size, decode(token, current().tenant) if token else None
+    def recounted(self, usage: Mapping[str, Usage]) -> None:
+        """What every tenant has, in memory and in the store, as a look at the store says."""
+        if self._quotas is not None:
+            self._quotas.recounted(usage)
 
-    def page(
-        self, model: str | None, size: int, after: SessionKey | None, stored: Iterable[SessionKey] = ()
-    ) -> tuple[list[SessionKey], str]:
-        """Keys of live and `stored` sessions in order, those after a place, and the token of the next page."""
-        tenant = current().tenant
-        live = {key for key in self._sessions if key[0] == tenant and model in (None, key[1])}
-        keys = sorted(live | set(stored))
-        start = bisect_right(keys, after) if after else 0
-        page = keys[start : start + size]
-        more = start + size < len(keys)
-        return page, encode(page[-1]) if more else ""
+    def refuse_larger(self, session: Session, state_bytes: int) -> None:
+        """Raise ResourceExhausted if so many bytes more would exceed the quota of the session's tenant."""
+        if self._quotas is not None:
+            self._quotas.check(session.tenant, state_bytes, sessions=0)
 
     def rebuilt(
         self, model: str, engine: Engine, made: Mapping[CohortKey, Cohort | str] | None = None

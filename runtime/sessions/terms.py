@@ -17,6 +17,7 @@ class Terms:
     Attributes:
         learn: whether its samples may be learnt from.
         allowance: milliseconds that steps over them may take; infinite for as many as budgets pay.
+        resent: whether the request may have been answered before, under its id.
         fate: `off` (nothing is learnt), `gathered` (they wait for more), `queued` (a step is due), or what came of the
             latest step that ended before the reply: `applied`, `skipped:<reason>`, `rolled_back:<reason>`,
             `restored:<reason>`.
@@ -25,6 +26,7 @@ class Terms:
 
     learn: bool = True
     allowance: float = math.inf
+    resent: bool = False
     fate: str = field(default=OFF, init=False)
     ms: float = field(default=0.0, init=False)
 

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.accuracy import Telemetry
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.histograms import SECONDS, Buckets, Histogram
 
+# What a snapshot takes beside its arrays: names, counters and figures.
+HEADER_BYTES = 1024
+# Requests with an id whose replies are kept.
+REMEMBERED = 4096
+# Attribute of a snapshot's record that tells it from others that had its id before it.
+STAMP = "stamp"
 Key = tuple[str, str, str]
 """Tenant, model and session id; the tenant is empty where there are none."""
 
@@ -32,6 +39,7 @@ class SessionRecord:
         created_at, last_used_at, recorded_at: Unix seconds.
         budget_clock, budget_at: which clock the budget's bucket runs on, and its seconds at `recorded_at`.
         ttl_seconds: idle time after which the session is deleted for good, or None.
+        labels: its owner's words for it.
         attributes: anything else that is JSON; readers leave alone what they do not know.
         tenant: whose it is; empty where there are no tenants.
         fields: the session's row of its bank, field name to array without the session axis.
@@ -57,6 +65,7 @@ class SessionRecord:
     from_sequence: bool = False
     behind: bool = False
     ttl_seconds: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     fields: Mapping[str, NDArray[Any]] = field(default_factory=dict, repr=False)
     snapshots: Mapping[str, SessionRecord] = field(default_factory=dict, repr=False)
@@ -66,6 +75,12 @@ class SessionRecord:
     def key(self) -> Key:
         """Tenant, model and id."""
         return self.tenant, self.model, self.session_id
+
+    @property
+    def state_bytes(self) -> int:
+        """What the session's tenant is charged for: its arrays and its snapshots."""
+        own = sum(value.nbytes for value in self.fields.values())
+        return own + sum(HEADER_BYTES + held.state_bytes for held in self.snapshots.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +95,38 @@ class Write:
     expires_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a request that carried an id was answered with, so that it is not done again if it is sent again.
+
+    Attributes:
+        tenant, kind, resource, request_id: whose it is, the name of its message, what it acts on, and its id.
+        request: a digest, by which it is recognised; reply: the message's bytes.
+        session: what it was done to. A reply is written after the session, or together with it.
+    """
+
+    tenant: str
+    kind: str
+    resource: str
+    request_id: str
+    request: bytes
+    reply: bytes
+    session: Key
+
+
 @dataclass(frozen=True)
 class Batch:
     """What one transaction does, in this order: delete and write what is owned under these epochs, then let go of it.
 
-    `bundles` describe models by their digest, so that a store can be read without them, see `describe`.
+    `bundles` describe models by their digest, so that a store can be read without them, see `describe`; of `replies`
+    the latest `REMEMBERED` are kept.
     """
 
     deleted: Mapping[Key, int] = field(default_factory=dict)
     writes: Sequence[Write] = ()
     released: Mapping[Key, int] = field(default_factory=dict)
     bundles: Mapping[str, str] = field(default_factory=dict)
+    replies: Sequence[Reply] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +135,14 @@ class Written:
 
     bytes: int
     fenced: tuple[Key, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a tenant has in a store: how many sessions, and the bytes of their state, as `SessionRecord.state_bytes`."""
+
+    sessions: int = 0
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,27 +187,39 @@ class Store(Protocol):
     def holds(self, key: Key) -> bool:
         """Whether there is a record under this key, expired or not; as `page` and `count`, safe beside other calls."""
 
-    def remove(self, key: Key, *, take_over: bool = False) -> bool:
-        """Delete a session that nobody has open, whatever its record is; whether there was one.
+    def remove(self, key: Key, *, take_over: bool = False) -> int | None:
+        """Delete a session that nobody has open, whatever its record is; its `state_bytes`, None if there was none.
 
         Raises:
             OwnedElsewhere: another daemon has the session.
         """
 
+    def bundle(self, digest: str) -> str | None:
+        """What was said of a bundle, or None; may be asked from within `accept`."""
+
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """Records by their keys, those after a place, at most `limit`; of one tenant and one model, or of all."""
 
-    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
-        """Delete records that have expired and that no living daemon owns; returns which."""
+    def expire(self, now: float, limit: int) -> Mapping[Key, int]:
+        """Delete records that have expired and that no living daemon owns; returns which, and their `state_bytes`."""
 
     def count(self) -> int:
         """How many records there are."""
+
+    def replies(self) -> Sequence[Reply]:
+        """Those that are kept, oldest first."""
+
+    def usage(self) -> Mapping[str, Usage]:
+        """What each tenant has, by name."""
 
     def size(self) -> int:
         """Bytes on disk; safe on any thread."""
 
     def close(self) -> None:
         """Let go of everything that is owned, and end; calling it twice is harmless."""
+
+
+NOTHING_WRITTEN = Buckets(SECONDS).frozen()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +230,8 @@ class StoreSnapshot:
         sessions: records in it, as of the latest look.
         bytes: on disk.
         transactions, failures: writes that succeeded, and that did not.
-        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took.
+        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took;
+            write_times: that of each transaction.
         pending_commits, oldest_seconds: commits that a crash would lose, and for how long the oldest waits.
         failing: whether the latest write failed.
         evictions, returns, fenced, damaged: sessions that gave up their place, came back, were taken over by another
@@ -188,6 +245,7 @@ class StoreSnapshot:
     written: int = 0
     written_bytes: int = 0
     write_seconds: float = 0.0
+    write_times: Histogram = NOTHING_WRITTEN
     pending_commits: int = 0
     oldest_seconds: float = 0.0
     failing: bool = False
@@ -214,6 +272,5 @@ class OwnedElsewhere(Exception):
 
 
 def describe(manifest: Manifest) -> str:
-    """What a reader needs of a model to take a session's tensors apart: JSON, for `Batch.bundles`."""
-    document = manifest.to_json()
-    return json.dumps({key: document[key] for key in ("name", "version", "parameters", "statistics", "lora")})
+    """A model, for `Batch.bundles`: how a session's tensors are laid out, and whether another model takes them over."""
+    return json.dumps(manifest.to_json())

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from acclimate.runtime.store.base import Accept, Batch, Damaged, Key, OwnedElsewhere, Store, Stored, Write, Written
+from acclimate.runtime.store.base import (
+    REMEMBERED,
+    Accept,
+    Batch,
+    Damaged,
+    Key,
+    OwnedElsewhere,
+    Reply,
+    Store,
+    Stored,
+    Usage,
+    Write,
+    Written,
+)
 from acclimate.runtime.store.codec import decode, encode
 
 
@@ -20,6 +33,7 @@ class Kept:
     owner: str
     epoch: int
     expires_at: float | None
+    state_bytes: int
     content: bytes
 
     def passed(self, now: float) -> bool:
@@ -33,6 +47,7 @@ class Shelf:
 
     rows: dict[Key, Kept] = field(default_factory=dict)
     bundles: dict[str, str] = field(default_factory=dict)
+    replies: dict[tuple[str, ...], Reply] = field(default_factory=dict)
     alive: set[str] = field(default_factory=set)
     lock: threading.Lock = field(default_factory=threading.Lock)
     names: Iterator[int] = field(default_factory=count)
@@ -59,6 +74,12 @@ class MemoryStore(Store):
             for key, epoch in batch.deleted.items():
                 if self._owns(key, epoch):
                     del rows[key]
+            for reply in batch.replies:
+                name = (reply.tenant, reply.kind, reply.resource, reply.request_id)
+                self._shelf.replies.pop(name, None)
+                self._shelf.replies[name] = reply
+            for old in list(self._shelf.replies)[:-REMEMBERED]:
+                del self._shelf.replies[old]
             fenced = [write.record.key for write, content in contents if not self._written(write, content)]
             for key, epoch in batch.released.items():
                 if self._owns(key, epoch):
@@ -81,15 +102,19 @@ class MemoryStore(Store):
         with self._rows() as rows:
             return key in rows
 
-    def remove(self, key: Key, *, take_over: bool = False) -> bool:
+    def bundle(self, digest: str) -> str | None:
+        """A look-up."""
+        return self._shelf.bundles.get(digest)
+
+    def remove(self, key: Key, *, take_over: bool = False) -> int | None:
         """Forget the row."""
         with self._rows() as rows:
             row = rows.get(key)
             if row is None:
-                return False
+                return None
             self._refuse_other(row, take_over)
             del rows[key]
-            return True
+            return row.state_bytes
 
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """Sorted by key."""
@@ -98,17 +123,29 @@ class MemoryStore(Store):
             wanted = [key for key in keys if tenant in (None, key[0]) and model in (None, key[1])]
             return [self._shown(key, rows[key]) for key in wanted[:limit]]
 
-    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
+    def expire(self, now: float, limit: int) -> Mapping[Key, int]:
         """Forget those whose time has come."""
         with self._rows() as rows:
             due = [key for key, row in rows.items() if row.passed(now) and row.owner not in self._shelf.alive][:limit]
-            for key in due:
-                del rows[key]
-            return tuple(due)
+            return {key: rows.pop(key).state_bytes for key in due}
 
     def count(self) -> int:
         """Rows."""
         return len(self._shelf.rows)
+
+    def replies(self) -> Sequence[Reply]:
+        """All of them."""
+        with self._rows():
+            return tuple(self._shelf.replies.values())
+
+    def usage(self) -> Mapping[str, Usage]:
+        """Sums over the rows."""
+        found: dict[str, Usage] = {}
+        with self._rows() as rows:
+            for (tenant, _, _), row in rows.items():
+                so_far = found.get(tenant, Usage())
+                found[tenant] = Usage(so_far.sessions + 1, so_far.state_bytes + row.state_bytes)
+        return found
 
     def size(self) -> int:
         """Bytes of the records."""
@@ -139,9 +176,9 @@ class MemoryStore(Store):
         if write.epoch == 0:
             if key in self._shelf.rows:
                 return False
-            self._shelf.rows[key] = Kept(self._owner, 1, write.expires_at, content)
+            self._shelf.rows[key] = Kept(self._owner, 1, write.expires_at, write.record.state_bytes, content)
         elif self._owns(key, write.epoch):
-            self._shelf.rows[key] = Kept(self._owner, write.epoch, write.expires_at, content)
+            self._shelf.rows[key] = Kept(self._owner, write.epoch, write.expires_at, write.record.state_bytes, content)
         else:
             return False
         return True

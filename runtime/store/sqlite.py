@@ -9,50 +9,54 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from acclimate.runtime.store.base import (
     Accept,
     Batch,
-    Damaged,
     Key,
     OwnedElsewhere,
-    SessionRecord,
+    Reply,
     Store,
     Stored,
     StoreError,
+    Usage,
     Write,
     Written,
 )
-from acclimate.runtime.store.codec import decode, encode
+from acclimate.runtime.store.codec import encode
+from acclimate.runtime.store.holding import hold
 from acclimate.runtime.store.owners import Owners, folder_of
+from acclimate.runtime.store.reading import checked, read, stored
+from acclimate.runtime.store.replies import keep, recall
 from acclimate.runtime.store.schema import WrongFormat, prepare
 
 Synchronous = Literal["full", "normal"]
 BUSY_SECONDS = 10.0
 # A log that grew under a burst is cut back to this many bytes at the next checkpoint.
 LOG_BYTES = 16 * 2**20
-CORRUPT = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
-READ = "SELECT owner, epoch, expires_at, record FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 HELD = "SELECT 1 FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
-OWNER = "SELECT owner FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
+OWNER = "SELECT owner, state_bytes FROM sessions WHERE (tenant, model, id) = (?, ?, ?)"
 WALK = (
     "SELECT tenant, model, id FROM sessions WHERE (tenant, model, id) > (?, ?, ?) AND (? IS NULL OR tenant = ?) "
     "AND (? IS NULL OR model = ?) AND (expires_at IS NULL OR expires_at > ?) ORDER BY tenant, model, id LIMIT ?"
 )
-EXPIRED = "SELECT tenant, model, id, owner FROM sessions WHERE expires_at <= ? LIMIT ?"
+EXPIRED = "SELECT tenant, model, id, owner, state_bytes FROM sessions WHERE expires_at <= ? LIMIT ?"
 INSERT = (
-    "INSERT INTO sessions (tenant, model, id, owner, epoch, expires_at, record) VALUES (?, ?, ?, ?, 1, ?, ?) "
+    "INSERT INTO sessions (tenant, model, id, owner, epoch, expires_at, state_bytes, record) "
+    "VALUES (?, ?, ?, ?, 1, ?, ?, ?) "
     "ON CONFLICT DO NOTHING"
 )
 # The swap of every write that knows what it owns.
 UPDATE = (
-    "UPDATE sessions SET expires_at = ?, record = ? WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
+    "UPDATE sessions SET expires_at = ?, state_bytes = ?, record = ? "
+    "WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
 )
 DELETE_OWNED = "DELETE FROM sessions WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
 RELEASE = "UPDATE sessions SET owner = '' WHERE (tenant, model, id) = (?, ?, ?) AND owner = ? AND epoch = ?"
@@ -79,6 +83,7 @@ class SqliteStore(Store):
         self._max_pages = max_pages
         self._connection: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
+        self._looks = threading.Lock()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             # SQLite gives its log the permissions of the database.
@@ -97,24 +102,32 @@ class SqliteStore(Store):
 
     def write(self, batch: Batch) -> Written:
         """One transaction."""
-        contents = [(write, encode(write.record)) for write in batch.writes]
+        # Snapshots have rows of their own.
+        contents = [(write, encode(replace(write.record, snapshots={}))) for write in batch.writes]
+        held = 0
         with self._transaction() as connection:
             connection.executemany("INSERT OR REPLACE INTO bundles VALUES (?, ?)", batch.bundles.items())
             for key, epoch in batch.deleted.items():
                 connection.execute(DELETE_OWNED, (*key, self.owner, epoch))
-            fenced = [w.record.key for w, content in contents if not self._written(connection, w, content)]
+            fenced = []
+            for write, content in contents:
+                if self._written(connection, write, content):
+                    held += hold(connection, write.record)
+                else:
+                    fenced.append(write.record.key)
+            keep(connection, batch.replies)
             for key, epoch in batch.released.items():
                 connection.execute(RELEASE, (*key, self.owner, epoch))
-        return Written(sum(len(content) for _, content in contents), tuple(fenced))
+        return Written(held + sum(len(content) for _, content in contents), tuple(fenced))
 
     def claim(self, key: Key, now: float, accept: Accept, *, take_over: bool = False) -> tuple[Any, int] | None:
         """Compare and swap on owner and epoch, within one transaction."""
         with self._transaction(durable=False) as connection:
-            row = _read(connection, key)
-            if row is None or _passed(row.expires_at, now):
+            row = read(connection, key)
+            if row is None or row.passed(now):
                 return None
             self._refuse_other(row.owner, take_over)
-            accepted = accept(_checked(key, row.content))
+            accepted = accept(checked(connection, key, row))
             connection.execute(CLAIM, (self.owner, row.epoch + 1, *key))
         return accepted, row.epoch + 1
 
@@ -123,40 +136,56 @@ class SqliteStore(Store):
         with self._looking() as connection:
             return connection.execute(HELD, key).fetchone() is not None
 
-    def remove(self, key: Key, *, take_over: bool = False) -> bool:
+    def bundle(self, digest: str) -> str | None:
+        """A look at the primary key."""
+        with self._looking() as connection:
+            row = connection.execute("SELECT description FROM bundles WHERE digest = ?", (digest,)).fetchone()
+            return None if row is None else str(row[0])
+
+    def remove(self, key: Key, *, take_over: bool = False) -> int | None:
         """One transaction."""
         with self._transaction() as connection:
-            row = connection.execute("SELECT owner FROM sessions WHERE (tenant, model, id) = (?, ?, ?)", key).fetchone()
+            row = connection.execute(OWNER, key).fetchone()
             if row is None:
-                return False
+                return None
             self._refuse_other(row[0], take_over)
             connection.execute(DELETE, key)
-        return True
+        return int(row[1])
 
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         """A walk along the primary key; each record is read by itself, so that a damaged one spoils no other."""
-        with self._reported():
-            connection = self._open()
+        with self._looking() as connection:
             keys = connection.execute(
                 WALK, (*(after or (tenant or "", "", "")), tenant, tenant, model, model, now, limit)
             ).fetchall()
             return [shown for key in keys if (shown := stored(connection, key)) is not None]
 
-    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
+    def expire(self, now: float, limit: int) -> Mapping[Key, int]:
         """One transaction."""
         with self._reported():
             if not self._open().execute(EXPIRED, (now, 1)).fetchall():
-                return ()
+                return {}
         with self._transaction() as connection:
             rows = connection.execute(EXPIRED, (now, limit)).fetchall()
-            gone = [tuple(key) for *key, owner in rows if not owner or not self._owners.alive(owner)]
+            gone = {tuple(row[:3]): row[4] for row in rows if not row[3] or not self._owners.alive(row[3])}
             connection.executemany(DELETE, gone)
-        return tuple(gone)
+        return gone
 
     def count(self) -> int:
         """By the index."""
         with self._looking() as connection:
             return int(connection.execute("SELECT count(*) FROM sessions").fetchone()[0])
+
+    def replies(self) -> Sequence[Reply]:
+        """A look at their table."""
+        with self._looking() as connection:
+            return recall(connection)
+
+    def usage(self) -> Mapping[str, Usage]:
+        """By an index that holds all of it."""
+        with self._looking() as connection:
+            rows = connection.execute("SELECT tenant, count(*), sum(state_bytes) FROM sessions GROUP BY tenant")
+            return {tenant: Usage(sessions, size) for tenant, sessions, size in rows}
 
     def size(self) -> int:
         """Database and log."""
@@ -180,10 +209,10 @@ class SqliteStore(Store):
         self._owners.close()
 
     def _written(self, connection: sqlite3.Connection, write: Write, content: bytes) -> bool:
-        key, until = write.record.key, write.expires_at
+        key, until, size = write.record.key, write.expires_at, write.record.state_bytes
         if write.epoch == 0:
-            return connection.execute(INSERT, (*key, self.owner, until, content)).rowcount == 1
-        return connection.execute(UPDATE, (until, content, *key, self.owner, write.epoch)).rowcount == 1
+            return connection.execute(INSERT, (*key, self.owner, until, size, content)).rowcount == 1
+        return connection.execute(UPDATE, (until, size, content, *key, self.owner, write.epoch)).rowcount == 1
 
     def _refuse_other(self, owner: str, take_over: bool) -> None:
         if owner and owner != self.owner and not take_over and self._owners.alive(owner):
@@ -213,8 +242,9 @@ class SqliteStore(Store):
     def _looking(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for calls that only look: in a write-ahead log they wait for no write."""
         with self._reported():
-            if self._reader is None:
-                self._reader = self._opened()
+            with self._looks:
+                if self._reader is None:
+                    self._reader = self._opened()
             yield self._reader
 
     @contextmanager
@@ -250,49 +280,3 @@ class SqliteStore(Store):
         if connection is not None:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    owner: str
-    epoch: int
-    expires_at: float | None
-    content: bytes
-
-
-def _read(connection: sqlite3.Connection, key: Key) -> _Row | None:
-    try:
-        row = connection.execute(READ, key).fetchone()
-    except sqlite3.DatabaseError as error:
-        # Python's own complaints about a value of the wrong kind have no code.
-        if getattr(error, "sqlite_errorcode", CORRUPT[0]) & 0xFF not in CORRUPT:
-            raise
-        raise Damaged(f"SQLite cannot read it ({error})") from error
-    if row is not None and not isinstance(row[3], bytes):
-        raise Damaged(f"it is {type(row[3]).__name__}, not bytes")
-    return None if row is None else _Row(*row)
-
-
-def _passed(expires_at: float | None, now: float) -> bool:
-    return expires_at is not None and expires_at <= now
-
-
-def _checked(key: Key, content: bytes) -> SessionRecord:
-    record = decode(content)
-    if record.key != key:
-        raise Damaged(f"it is the record of {record.key}, not of {key}")
-    return record
-
-
-def stored(connection: sqlite3.Connection, key: Key) -> Stored | None:
-    """The record under a key, whether it holds or not; None if there is none."""
-    owner, epoch, length, record, damage = "", 0, 0, None, ""
-    try:
-        row = _read(connection, key)
-        if row is None:
-            return None
-        owner, epoch, length = row.owner, row.epoch, len(row.content)
-        record = _checked(key, row.content)
-    except Damaged as error:
-        damage = str(error)
-    return Stored(key, owner, epoch, length, record, damage)

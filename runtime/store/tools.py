@@ -19,8 +19,9 @@ from acclimate.adapters.layout import Layout
 from acclimate.adapters.manifest import Lora
 from acclimate.runtime.store.base import SessionRecord, Stored, StoreError
 from acclimate.runtime.store.owners import clear_away, folder_of, held
+from acclimate.runtime.store.reading import stored
 from acclimate.runtime.store.schema import VERSION, WrongFormat, checked_version
-from acclimate.runtime.store.sqlite import BUSY_SECONDS, stored
+from acclimate.runtime.store.sqlite import BUSY_SECONDS
 from acclimate.runtime.types import ExportedSession, named_tensors
 
 # Names become file names.

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from acclimate.runtime.store.base import Batch, Key, OwnedElsewhere, Store, Write
+from acclimate.runtime.store.base import (
+    HEADER_BYTES,
+    REMEMBERED,
+    Batch,
+    Key,
+    OwnedElsewhere,
+    Reply,
+    Store,
+    Usage,
+    Write,
+)
 from acclimate.runtime.store.codec import encode
 from acclimate.runtime.store.memory import MemoryStore, Shelf
 from acclimate.runtime.store.sqlite import SqliteStore
@@ -157,7 +167,56 @@ def test_deleting(place: Place) -> None:
     assert [stored.key for stored in store.page(None, None, None, 9, 0.0)] == [TWO]
     store.write(Batch(deleted={TWO: 1}, writes=[new(TWO, version=3)]))
     assert claimed(store, TWO)[0].version == 3, "deleted and created again in one batch"
-    assert [store.remove(TWO), store.remove(TWO)] == [True, False]
+    assert [store.remove(TWO), store.remove(TWO)] == [new().record.state_bytes, None]
+
+
+def test_snapshots_come_and_go_with_their_session(place: Place) -> None:
+    store = place.join()
+    first, second = (record(version=n, attributes={"stamp": str(n)}) for n in (1, 2))
+    store.write(Batch(writes=[new(snapshots={"a": first, "b": second})]))
+    store.write(Batch(writes=[new(epoch=1, version=8, snapshots={"a": first, "c": second})]))
+    found, epoch = claimed(store)
+    assert {name: held.version for name, held in found.snapshots.items()} == {"a": 1, "c": 2}
+    # The same id, taken again.
+    store.write(Batch(writes=[new(epoch=epoch, snapshots={"a": second})]))
+    assert {n: s.version for n, s in store.page(None, None, None, 1, 0.0)[0].record.snapshots.items()} == {"a": 2}  # type: ignore[union-attr]
+    store.remove(ONE)
+    store.write(Batch(writes=[new()]))
+    assert not claimed(store)[0].snapshots
+
+
+def test_what_each_tenant_has(place: Place) -> None:
+    store = place.join()
+    assert store.usage() == {}
+    held = new(("t", "digits", "one"), snapshots={"s": record()})
+    put(store, new(), new(TWO), new(("t", "other", "one")))
+    store.write(Batch(writes=[held]))
+    size = new().record.state_bytes
+    assert store.usage() == {"": Usage(2, 2 * size), "t": Usage(2, 3 * size + HEADER_BYTES)}
+    store.write(Batch(deleted={ONE: 1}, released={TWO: 1}))
+    assert store.usage()[""] == Usage(1, size), "who lets go of a session has it stored"
+
+
+def test_the_latest_replies_are_kept_in_their_order(place: Place) -> None:
+    def reply(number: int, text: bytes = b"") -> Reply:
+        return Reply("t", "CreateSessionRequest", "models/m", str(number), b"digest", text, ("t", "m", "s"))
+
+    store = place.join()
+    store.write(Batch(replies=[reply(n) for n in range(5)]))
+    store.write(Batch(replies=[reply(2, b"again")]))
+    assert [(kept.request_id, kept.reply) for kept in store.replies()][-2:] == [("4", b""), ("2", b"again")]
+    assert store.replies()[0] == reply(0)
+    store.write(Batch(replies=[reply(n) for n in range(10, 10 + REMEMBERED)]))
+    store.close()
+    kept = place.join().replies()
+    assert [one.request_id for one in kept] == [str(n) for n in range(10, 10 + REMEMBERED)]
+
+
+def test_bundles_are_described_to_who_asks(place: Place) -> None:
+    store = place.join()
+    store.write(Batch(bundles={"d": "what it is"}, writes=[new()]))
+    assert (store.bundle("d"), store.bundle("e")) == ("what it is", None)
+    assert store.claim(ONE, 0.0, lambda _: store.bundle("d")) == ("what it is", 2), "from within a claim"
 
 
 def test_pages_follow_each_other_in_order(place: Place) -> None:
@@ -179,12 +238,12 @@ def test_what_has_expired_is_as_good_as_deleted(place: Place) -> None:
     put(first, new(expires_at=10.0), new(TWO, expires_at=30.0), new(("", "digits", "kept")))
     assert claimed(first, now=10.0) is None
     assert [stored.key[2] for stored in first.page(None, None, None, 9, 10.0)] == ["kept", "two"]
-    assert second.expire(99.0, 9) == (), "a living owner deletes its own"
+    assert second.expire(99.0, 9) == {}, "a living owner deletes its own"
     first.close()
-    assert second.expire(9.0, 9) == ()
-    assert second.expire(10.0, 9) == (ONE,)
+    assert second.expire(9.0, 9) == {}
+    assert second.expire(10.0, 9) == {ONE: new().record.state_bytes}
     assert second.holds(TWO), "its name is taken until it is cleared away"
-    assert second.expire(30.0, 9) == (TWO,)
+    assert list(second.expire(30.0, 9)) == [TWO]
     assert not second.holds(TWO)
     put(second, new(TWO))
     assert second.count() == 2

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,9 +59,8 @@ def arguments(*bundles: Path, **options: object) -> list[str]:
 
 
 @contextmanager
-def running(*bundles: Path, environment: dict[str, str] | None = None, **options: object) -> Iterator[Daemon]:
-    """A daemon for a block; whatever happened, it is gone afterwards. Its log goes to our standard error."""
-    command = [*COMMAND, *arguments(*bundles, **options)]
+def started(command: Sequence[str], environment: dict[str, str] | None = None) -> Iterator[Daemon]:
+    """A daemon that a command starts, for a block; whatever happened, it is gone afterwards."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | (environment or {})) as process:
         try:
             assert process.stdout is not None
@@ -75,6 +74,13 @@ def running(*bundles: Path, environment: dict[str, str] | None = None, **options
                     process.wait(PATIENCE_SECONDS)
                 except subprocess.TimeoutExpired:
                     process.kill()
+
+
+@contextmanager
+def running(*bundles: Path, environment: dict[str, str] | None = None, **options: object) -> Iterator[Daemon]:
+    """A daemon for a block, in this interpreter. Its log goes to our standard error."""
+    with started([*COMMAND, *arguments(*bundles, **options)], environment) as daemon:
+        yield daemon
 
 
 def refused(*given: str) -> subprocess.CompletedProcess[str]:

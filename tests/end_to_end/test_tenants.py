@@ -201,6 +201,32 @@ def test_lists_pages_and_tokens_are_a_tenants_own(guard: Guarded) -> None:
         assert refused.code is grpc.StatusCode.INVALID_ARGUMENT
 
 
+def test_administrators_alone_list_every_tenants_sessions(guard: Guarded) -> None:
+    with guard.client("mallory") as mallory, guard.client("root") as root:
+        mallory.create_session("digits", "everybodys", labels={"site": "x"})
+        listed = [(view.tenant, view.session_id) for view in root.list_sessions(every_tenant=True, page_size=1)]
+        assert {("alice", ALICES), ("alice", "spared"), ("mallory", "everybodys")} <= set(listed)
+        assert listed == sorted(listed)
+        own = [(v.tenant, v.session_id) for v in root.list_sessions(every_tenant=True, filter="labels.site = x")]
+        assert own == [("mallory", "everybodys")]
+        page = session_service_pb2.ListSessionsRequest(parent="models/-", page_size=1, tenant="-")
+        method = SESSIONS + "ListSessions"
+        for caller in ("mallory", "watcher"):
+            refused = ask_as(guard, caller, method, page.SerializeToString())
+            assert (refused.code, b"ROLE_FORBIDDEN" in refused.details) == (FORBIDDEN, True)
+        reply = session_service_pb2.ListSessionsResponse.FromString(
+            ask_as(guard, "root", method, page.SerializeToString()).replies[0]
+        )
+        stolen = session_service_pb2.ListSessionsRequest(
+            parent="models/-", page_size=1, page_token=reply.next_page_token
+        )
+        assert ask_as(guard, "mallory", method, stolen.SerializeToString()).code is grpc.StatusCode.INVALID_ARGUMENT
+        named = session_service_pb2.ListSessionsRequest(parent="models/-", tenant="alice")
+        for caller in ("mallory", "root"):
+            assert ask_as(guard, caller, method, named.SerializeToString()).code is grpc.StatusCode.INVALID_ARGUMENT
+        mallory.delete_session("digits", "everybodys")
+
+
 def test_a_watch_hears_of_its_own_tenant_alone(guard: Guarded) -> None:
     with guard.client("alice") as alice, guard.client("mallory") as mallory, mallory.watch() as events:
         for client in (alice, mallory):

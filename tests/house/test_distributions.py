@@ -58,10 +58,11 @@ def test_an_install_imports_everywhere(kind: str, built: dict[str, Path], tree: 
 
 
 def _data_files(folder: Path) -> set[str]:
-    """Names of what a package needs beside Python modules: protos, stub types, type marker, bundle."""
+    """Names of what a package needs beside Python modules: protos, stub types, type marker, bundle, web page."""
     inside = [path for path in tracked() if path.is_relative_to(folder) and path.suffix != ".py"]
     shipped = [path for path in inside if path.suffix in {".proto", ".pyi"} or path.name == "py.typed"]
-    return {path.name for path in shipped + [path for path in inside if path.parent.name == "bundle"]}
+    held = [path for path in inside if path.parent.name == "bundle" or "static" in path.parts]
+    return {path.name for path in shipped + held}
 
 
 def _environment(folder: Path, wheel: Path) -> Path:

@@ -25,6 +25,7 @@ VIOLATIONS = {
     "wiring-chooses": ("acclimate.runtime.errors", "import acclimate.runtime.engines.onnx"),
     "onnxruntime-in-one-place": ("acclimate.runtime.errors", "import onnxruntime"),
     "metrics-in-one-place": ("acclimate.runtime.errors", "import prometheus_client"),
+    "tracing-in-one-place": ("acclimate.runtime.errors", "import opentelemetry"),
     "serving-without-torch": ("acclimate.runtime.errors", "import torch"),
     "no-pickle": ("acclimate.export", "import pickle"),
 }

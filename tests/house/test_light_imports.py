@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "transformers", "onnx", "onnxscript", "optimum", "scipy", "sklearn", "matplotlib")
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "optimum", "scipy", "sklearn", "matplotlib", "opentelemetry")
 PROBE = """
 import importlib, json, sys
 importlib.import_module(sys.argv[1])

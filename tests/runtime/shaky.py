@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from acclimate.runtime.store.base import Accept, Batch, Key, Store, Stored, StoreError, Written
+from acclimate.runtime.store.base import Accept, Batch, Key, Reply, Store, Stored, StoreError, Usage, Written
 from acclimate.runtime.store.sqlite import SqliteStore
 from tests.polling import PATIENCE_SECONDS
 
@@ -38,17 +39,26 @@ class Shaky(Store):
     def holds(self, key: Key) -> bool:
         return self.inner.holds(key)
 
-    def remove(self, key: Key, *, take_over: bool = False) -> bool:
+    def bundle(self, digest: str) -> str | None:
+        return self.inner.bundle(digest)
+
+    def remove(self, key: Key, *, take_over: bool = False) -> int | None:
         return self.inner.remove(key, take_over=take_over)
 
     def page(self, tenant: str | None, model: str | None, after: Key | None, limit: int, now: float) -> list[Stored]:
         return self.inner.page(tenant, model, after, limit, now)
 
-    def expire(self, now: float, limit: int) -> tuple[Key, ...]:
+    def expire(self, now: float, limit: int) -> Mapping[Key, int]:
         return self.inner.expire(now, limit)
 
     def count(self) -> int:
         return self.inner.count()
+
+    def replies(self) -> Sequence[Reply]:
+        return self.inner.replies()
+
+    def usage(self) -> Mapping[str, Usage]:
+        return self.inner.usage()
 
     def size(self) -> int:
         return self.inner.size()

@@ -289,7 +289,7 @@ async def test_a_session_of_another_bundle_waits_for_its_own(tmp_path: Path) -> 
         await learnt(before, "cam")
     wider = reference_engine(features=9)
     async with stored(tmp_path, engine=wider) as other:
-        with pytest.raises(FailedPrecondition, match=f"served is {wider.manifest.digest[:16]}"):
+        with pytest.raises(FailedPrecondition, match=f"cannot go on with {wider.manifest.digest[:16]}"):
             await other.get_session(MODEL, "cam")
         assert (await other.list_sessions(None, 0, "")).sessions == ()
     async with stored(tmp_path) as after:

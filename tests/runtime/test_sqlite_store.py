@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.engines.reference import reference_engine
-from acclimate.runtime.store.base import Batch, Damaged, SessionRecord, StoreError, Write, describe
-from acclimate.runtime.store.codec import encode
+from acclimate.runtime.store.base import Batch, Damaged, SessionRecord, StoreError, Usage, Write, describe
+from acclimate.runtime.store.codec import decode, encode
 from acclimate.runtime.store.schema import APPLICATION, VERSION
 from acclimate.runtime.store.sqlite import SqliteStore
 from tests.runtime.shaky import database
@@ -90,8 +90,70 @@ def test_an_older_format_is_migrated_with_all_that_is_in_it(tmp_path: Path) -> N
     with closing(sqlite(path)) as connection:
         assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-    assert tables == {"sessions", "bundles"}
+    assert tables - {"sqlite_sequence"} == {"sessions", "bundles", "snapshots", "replies"}
     assert database(tmp_path).count() == 3, "and is not migrated again"
+
+
+# Format 2: no sizes, and snapshots within records.
+FORMAT_2 = f"""
+CREATE TABLE sessions (
+    tenant TEXT NOT NULL DEFAULT '', model TEXT NOT NULL, id TEXT NOT NULL, owner TEXT NOT NULL DEFAULT '',
+    epoch INTEGER NOT NULL DEFAULT 1, expires_at REAL, record BLOB NOT NULL, PRIMARY KEY (tenant, model, id)
+);
+CREATE INDEX sessions_expire ON sessions (expires_at) WHERE expires_at IS NOT NULL;
+CREATE TABLE bundles (digest TEXT PRIMARY KEY, description TEXT NOT NULL);
+PRAGMA application_id = {APPLICATION};
+PRAGMA user_version = 2;
+"""
+
+
+def test_snapshots_of_an_older_format_get_rows_of_their_own(tmp_path: Path) -> None:
+    path, insert = (
+        tmp_path / "sessions.db",
+        "INSERT INTO sessions (tenant, model, id, record) VALUES ('t', 'digits', ?, ?)",
+    )
+    held = record(tenant="t", session_id="held", snapshots={"s": record(tenant="t", session_id="held", version=3)})
+    plain = record(tenant="t", session_id="plain")
+    with closing(sqlite(path)) as connection:
+        connection.executescript(FORMAT_2)
+        for one in (held, plain):
+            connection.execute(insert, (one.session_id, encode(one)))
+        connection.execute(insert, ("spoilt", b"no record"))
+    store = database(tmp_path)
+    assert store.usage() == {"t": Usage(3, held.state_bytes + plain.state_bytes + len(b"no record"))}
+    with pytest.raises(Damaged):
+        store.claim(("t", "digits", "spoilt"), 0.0, lambda found: found)
+    for one in (held, plain):
+        claimed = store.claim(one.key, 0.0, lambda found: found)
+        assert claimed is not None
+        same(claimed[0], one)
+        store.write(Batch(writes=[Write(replace(claimed[0], version=99), claimed[1])]))
+    store.close()
+    with closing(sqlite(path)) as connection:
+        assert connection.execute("SELECT session, id FROM snapshots").fetchall() == [("held", "s")]
+        ((content,),) = connection.execute("SELECT record FROM sessions WHERE id = 'held'").fetchall()
+    assert not decode(content).snapshots
+
+
+def test_a_commit_does_not_write_snapshots_again(tmp_path: Path) -> None:
+    store = database(tmp_path)
+    snapshots = {str(n): record(version=n, attributes={"stamp": str(n)}) for n in range(8)}
+    first = store.write(Batch(writes=[Write(record(snapshots=snapshots), 0)])).bytes
+    again = store.write(Batch(writes=[Write(record(version=9, snapshots=snapshots), 1)])).bytes
+    assert again == len(encode(record(version=9)))
+    assert first > 8 * again
+    store.close()
+
+
+def test_a_damaged_snapshot_is_told(tmp_path: Path) -> None:
+    store = database(tmp_path)
+    store.write(Batch(writes=[Write(record(snapshots={"s": record()}), 0)]))
+    with closing(sqlite(store.path)) as connection:
+        connection.execute("UPDATE snapshots SET record = x'00'")
+    with pytest.raises(Damaged, match="snapshot 's'"):
+        store.claim(record().key, 0.0, lambda found: found)
+    assert store.page(None, None, None, 1, 0.0)[0].damage
+    store.close()
 
 
 def test_a_migration_that_fails_leaves_the_old_format(tmp_path: Path) -> None:

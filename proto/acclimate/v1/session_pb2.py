@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63limate/v1/session.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa0\x05\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x46\n\x11recipe_parameters\x18\x03 \x03(\x0b\x32+.acclimate.v1.Session.RecipeParametersEntry\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.acclimate.v1.Session.State\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61\x63tivity\x18\x08 \x01(\x0b\x32\x1d.acclimate.v1.SessionActivity\x12-\n\x07quality\x18\t \x01(\x0b\x32\x1c.acclimate.v1.SessionQuality\x12$\n\x06\x62udget\x18\n \x01(\x0b\x32\x14.acclimate.v1.Budget\x12\x1b\n\x13\x62udget_available_ms\x18\x0b \x01(\x01\x12\x13\n\x0bstate_bytes\x18\x0c \x01(\x04\x12\x0e\n\x06paused\x18\r \x01(\x08\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12&\n\x03ttl\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"W\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_PRISTINE\x10\x01\x12\x11\n\rSTATE_ADAPTED\x10\x02\x12\x10\n\x0cSTATE_CLOSED\x10\x03\"\xb2\x01\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.acclimate.v1.Session.State\x12\x16\n\x0etheta_distance\x18\x05 \x01(\x01\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"6\n\x06\x42udget\x12\x17\n\x0frefill_ms_per_s\x18\x01 \x01(\x01\x12\x13\n\x0b\x63\x61pacity_ms\x18\x02 \x01(\x01\"\xc3\x02\n\x0fSessionActivity\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x18\n\x10\x62uffered_samples\x18\x03 \x01(\x04\x12\x0f\n\x07updates\x18\x04 \x01(\x04\x12\x11\n\trollbacks\x18\x05 \x01(\x04\x12\x14\n\x0crestorations\x18\x06 \x01(\x04\x12;\n\x07skipped\x18\x07 \x03(\x0b\x32*.acclimate.v1.SessionActivity.SkippedEntry\x12\x18\n\x10\x62\x61\x63kward_samples\x18\x08 \x01(\x04\x12\x32\n\x0f\x61\x64\x61ptation_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cSkippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xaa\x02\n\x0eSessionQuality\x12\x19\n\x11mean_entropy_nats\x18\x01 \x01(\x01\x12\x17\n\x0fmean_confidence\x18\x02 \x01(\x01\x12\x1a\n\x12\x65stimated_accuracy\x18\x03 \x01(\x01\x12\x10\n\x08labelled\x18\x04 \x01(\x04\x12\x18\n\x10labelled_correct\x18\x05 \x01(\x04\x12\x16\n\x0etheta_distance\x18\x06 \x01(\x01\x12\x1e\n\x16\x65stimated_accuracy_doc\x18\x07 \x01(\x01\x12\x36\n\x05\x64rift\x18\x08 \x03(\x0b\x32\'.acclimate.v1.SessionQuality.DriftEntry\x1a,\n\nDriftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb5\x05\n\x0cSessionEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.acclimate.v1.SessionEvent.Kind\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eversion_before\x18\x04 \x01(\x04\x12\x15\n\rversion_after\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07\x63ost_ms\x18\x07 \x01(\x01\x12\x0f\n\x07samples\x18\x08 \x01(\x04\x12\x13\n\x0brestored_to\x18\t \x01(\x04\x12\x10\n\x08snapshot\x18\n \x01(\t\x12\x0e\n\x06source\x18\x0b \x01(\t\"\xa5\x03\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_CREATED\x10\x01\x12\x0e\n\nKIND_RESET\x10\x02\x12\x10\n\x0cKIND_DELETED\x10\x03\x12\x10\n\x0cKIND_APPLIED\x10\x04\x12\x10\n\x0cKIND_SKIPPED\x10\x05\x12\x14\n\x10KIND_ROLLED_BACK\x10\x06\x12\x11\n\rKIND_RESTORED\x10\x07\x12\x11\n\rKIND_FEEDBACK\x10\x08\x12\x0f\n\x0bKIND_SEEDED\x10\t\x12\x10\n\x0cKIND_DRIFTED\x10\n\x12\x0f\n\x0bKIND_PAUSED\x10\x0b\x12\x10\n\x0cKIND_RESUMED\x10\x0c\x12\x0f\n\x0bKIND_FORKED\x10\r\x12\x10\n\x0cKIND_UPDATED\x10\x0e\x12\x17\n\x13KIND_SNAPSHOT_TAKEN\x10\x0f\x12\x19\n\x15KIND_SNAPSHOT_DELETED\x10\x10\x12\x10\n\x0cKIND_EXPIRED\x10\x11\x12\x10\n\x0cKIND_EVICTED\x10\x14\x12\x11\n\rKIND_RETURNED\x10\x15\x12\x0f\n\x0bKIND_FENCED\x10\x16\x12\x0e\n\nKIND_MOVED\x10\x12\"G\n\x04Lora\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x61\x18\x02 \x01(\t\x12\t\n\x01\x62\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\r\n\x05\x61lpha\x18\x05 \x01(\x01\"T\n\x04Seed\x12*\n\x07tensors\x18\x01 \x03(\x0b\x32\x19.acclimate.v1.NamedTensor\x12 \n\x04lora\x18\x02 \x03(\x0b\x32\x12.acclimate.v1.Lora\"H\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63limate/v1/session.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x06\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06recipe\x18\x02 \x01(\t\x12\x46\n\x11recipe_parameters\x18\x03 \x03(\x0b\x32+.acclimate.v1.Session.RecipeParametersEntry\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.acclimate.v1.Session.State\x12\x0f\n\x07version\x18\x05 \x01(\x04\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x08\x61\x63tivity\x18\x08 \x01(\x0b\x32\x1d.acclimate.v1.SessionActivity\x12-\n\x07quality\x18\t \x01(\x0b\x32\x1c.acclimate.v1.SessionQuality\x12$\n\x06\x62udget\x18\n \x01(\x0b\x32\x14.acclimate.v1.Budget\x12\x1b\n\x13\x62udget_available_ms\x18\x0b \x01(\x01\x12\x13\n\x0bstate_bytes\x18\x0c \x01(\x04\x12\x0e\n\x06paused\x18\r \x01(\x08\x12\x0c\n\x04\x65tag\x18\x0e \x01(\t\x12&\n\x03ttl\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x06labels\x18\x10 \x03(\x0b\x32!.acclimate.v1.Session.LabelsEntry\x12\x0e\n\x06tenant\x18\x11 \x01(\t\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"W\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATE_PRISTINE\x10\x01\x12\x11\n\rSTATE_ADAPTED\x10\x02\x12\x10\n\x0cSTATE_CLOSED\x10\x03\"\xb2\x01\n\x08Snapshot\x12\x0c\n\x04name\x18\x01 \x01(\t\x12/\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12*\n\x05state\x18\x04 \x01(\x0e\x32\x1b.acclimate.v1.Session.State\x12\x16\n\x0etheta_distance\x18\x05 \x01(\x01\x12\x12\n\nsize_bytes\x18\x06 \x01(\x04\"6\n\x06\x42udget\x12\x17\n\x0frefill_ms_per_s\x18\x01 \x01(\x01\x12\x13\n\x0b\x63\x61pacity_ms\x18\x02 \x01(\x01\"\xc3\x02\n\x0fSessionActivity\x12\x10\n\x08requests\x18\x01 \x01(\x04\x12\x0f\n\x07samples\x18\x02 \x01(\x04\x12\x18\n\x10\x62uffered_samples\x18\x03 \x01(\x04\x12\x0f\n\x07updates\x18\x04 \x01(\x04\x12\x11\n\trollbacks\x18\x05 \x01(\x04\x12\x14\n\x0crestorations\x18\x06 \x01(\x04\x12;\n\x07skipped\x18\x07 \x03(\x0b\x32*.acclimate.v1.SessionActivity.SkippedEntry\x12\x18\n\x10\x62\x61\x63kward_samples\x18\x08 \x01(\x04\x12\x32\n\x0f\x61\x64\x61ptation_time\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a.\n\x0cSkippedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x04:\x02\x38\x01\"\xaa\x02\n\x0eSessionQuality\x12\x19\n\x11mean_entropy_nats\x18\x01 \x01(\x01\x12\x17\n\x0fmean_confidence\x18\x02 \x01(\x01\x12\x1a\n\x12\x65stimated_accuracy\x18\x03 \x01(\x01\x12\x10\n\x08labelled\x18\x04 \x01(\x04\x12\x18\n\x10labelled_correct\x18\x05 \x01(\x04\x12\x16\n\x0etheta_distance\x18\x06 \x01(\x01\x12\x1e\n\x16\x65stimated_accuracy_doc\x18\x07 \x01(\x01\x12\x36\n\x05\x64rift\x18\x08 \x03(\x0b\x32\'.acclimate.v1.SessionQuality.DriftEntry\x1a,\n\nDriftEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xb5\x05\n\x0cSessionEvent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.acclimate.v1.SessionEvent.Kind\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0eversion_before\x18\x04 \x01(\x04\x12\x15\n\rversion_after\x18\x05 \x01(\x04\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x0f\n\x07\x63ost_ms\x18\x07 \x01(\x01\x12\x0f\n\x07samples\x18\x08 \x01(\x04\x12\x13\n\x0brestored_to\x18\t \x01(\x04\x12\x10\n\x08snapshot\x18\n \x01(\t\x12\x0e\n\x06source\x18\x0b \x01(\t\"\xa5\x03\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_CREATED\x10\x01\x12\x0e\n\nKIND_RESET\x10\x02\x12\x10\n\x0cKIND_DELETED\x10\x03\x12\x10\n\x0cKIND_APPLIED\x10\x04\x12\x10\n\x0cKIND_SKIPPED\x10\x05\x12\x14\n\x10KIND_ROLLED_BACK\x10\x06\x12\x11\n\rKIND_RESTORED\x10\x07\x12\x11\n\rKIND_FEEDBACK\x10\x08\x12\x0f\n\x0bKIND_SEEDED\x10\t\x12\x10\n\x0cKIND_DRIFTED\x10\n\x12\x0f\n\x0bKIND_PAUSED\x10\x0b\x12\x10\n\x0cKIND_RESUMED\x10\x0c\x12\x0f\n\x0bKIND_FORKED\x10\r\x12\x10\n\x0cKIND_UPDATED\x10\x0e\x12\x17\n\x13KIND_SNAPSHOT_TAKEN\x10\x0f\x12\x19\n\x15KIND_SNAPSHOT_DELETED\x10\x10\x12\x10\n\x0cKIND_EXPIRED\x10\x11\x12\x10\n\x0cKIND_EVICTED\x10\x14\x12\x11\n\rKIND_RETURNED\x10\x15\x12\x0f\n\x0bKIND_FENCED\x10\x16\x12\x0e\n\nKIND_MOVED\x10\x12\"G\n\x04Lora\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x61\x18\x02 \x01(\t\x12\t\n\x01\x62\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\r\x12\r\n\x05\x61lpha\x18\x05 \x01(\x01\"T\n\x04Seed\x12*\n\x07tensors\x18\x01 \x03(\x0b\x32\x19.acclimate.v1.NamedTensor\x12 \n\x04lora\x18\x02 \x03(\x0b\x32\x12.acclimate.v1.Lora\"H\n\x0bNamedTensor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06values\x18\x04 \x01(\x0c\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,36 +35,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_SESSION_RECIPEPARAMETERSENTRY']._loaded_options = None
   _globals['_SESSION_RECIPEPARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SESSION_LABELSENTRY']._loaded_options = None
+  _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._loaded_options = None
   _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._serialized_options = b'8\001'
   _globals['_SESSIONQUALITY_DRIFTENTRY']._loaded_options = None
   _globals['_SESSIONQUALITY_DRIFTENTRY']._serialized_options = b'8\001'
   _globals['_SESSION']._serialized_start=110
-  _globals['_SESSION']._serialized_end=782
-  _globals['_SESSION_RECIPEPARAMETERSENTRY']._serialized_start=638
-  _globals['_SESSION_RECIPEPARAMETERSENTRY']._serialized_end=693
-  _globals['_SESSION_STATE']._serialized_start=695
-  _globals['_SESSION_STATE']._serialized_end=782
-  _globals['_SNAPSHOT']._serialized_start=785
-  _globals['_SNAPSHOT']._serialized_end=963
-  _globals['_BUDGET']._serialized_start=965
-  _globals['_BUDGET']._serialized_end=1019
-  _globals['_SESSIONACTIVITY']._serialized_start=1022
-  _globals['_SESSIONACTIVITY']._serialized_end=1345
-  _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._serialized_start=1299
-  _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._serialized_end=1345
-  _globals['_SESSIONQUALITY']._serialized_start=1348
-  _globals['_SESSIONQUALITY']._serialized_end=1646
-  _globals['_SESSIONQUALITY_DRIFTENTRY']._serialized_start=1602
-  _globals['_SESSIONQUALITY_DRIFTENTRY']._serialized_end=1646
-  _globals['_SESSIONEVENT']._serialized_start=1649
-  _globals['_SESSIONEVENT']._serialized_end=2342
-  _globals['_SESSIONEVENT_KIND']._serialized_start=1921
-  _globals['_SESSIONEVENT_KIND']._serialized_end=2342
-  _globals['_LORA']._serialized_start=2344
-  _globals['_LORA']._serialized_end=2415
-  _globals['_SEED']._serialized_start=2417
-  _globals['_SEED']._serialized_end=2501
-  _globals['_NAMEDTENSOR']._serialized_start=2503
-  _globals['_NAMEDTENSOR']._serialized_end=2575
+  _globals['_SESSION']._serialized_end=896
+  _globals['_SESSION_RECIPEPARAMETERSENTRY']._serialized_start=705
+  _globals['_SESSION_RECIPEPARAMETERSENTRY']._serialized_end=760
+  _globals['_SESSION_LABELSENTRY']._serialized_start=762
+  _globals['_SESSION_LABELSENTRY']._serialized_end=807
+  _globals['_SESSION_STATE']._serialized_start=809
+  _globals['_SESSION_STATE']._serialized_end=896
+  _globals['_SNAPSHOT']._serialized_start=899
+  _globals['_SNAPSHOT']._serialized_end=1077
+  _globals['_BUDGET']._serialized_start=1079
+  _globals['_BUDGET']._serialized_end=1133
+  _globals['_SESSIONACTIVITY']._serialized_start=1136
+  _globals['_SESSIONACTIVITY']._serialized_end=1459
+  _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._serialized_start=1413
+  _globals['_SESSIONACTIVITY_SKIPPEDENTRY']._serialized_end=1459
+  _globals['_SESSIONQUALITY']._serialized_start=1462
+  _globals['_SESSIONQUALITY']._serialized_end=1760
+  _globals['_SESSIONQUALITY_DRIFTENTRY']._serialized_start=1716
+  _globals['_SESSIONQUALITY_DRIFTENTRY']._serialized_end=1760
+  _globals['_SESSIONEVENT']._serialized_start=1763
+  _globals['_SESSIONEVENT']._serialized_end=2456
+  _globals['_SESSIONEVENT_KIND']._serialized_start=2035
+  _globals['_SESSIONEVENT_KIND']._serialized_end=2456
+  _globals['_LORA']._serialized_start=2458
+  _globals['_LORA']._serialized_end=2529
+  _globals['_SEED']._serialized_start=2531
+  _globals['_SEED']._serialized_end=2615
+  _globals['_NAMEDTENSOR']._serialized_start=2617
+  _globals['_NAMEDTENSOR']._serialized_end=2689
 # @@protoc_insertion_point(module_scope)

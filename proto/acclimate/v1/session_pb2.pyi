@@ -12,7 +12,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Session(_message.Message):
-    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes", "paused", "etag", "ttl")
+    __slots__ = ("name", "recipe", "recipe_parameters", "state", "version", "create_time", "last_use_time", "activity", "quality", "budget", "budget_available_ms", "state_bytes", "paused", "etag", "ttl", "labels", "tenant")
     class State(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         STATE_UNSPECIFIED: _ClassVar[Session.State]
@@ -30,6 +30,13 @@ class Session(_message.Message):
         key: str
         value: float
         def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    class LabelsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     RECIPE_FIELD_NUMBER: _ClassVar[int]
     RECIPE_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
@@ -45,6 +52,8 @@ class Session(_message.Message):
     PAUSED_FIELD_NUMBER: _ClassVar[int]
     ETAG_FIELD_NUMBER: _ClassVar[int]
     TTL_FIELD_NUMBER: _ClassVar[int]
+    LABELS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     name: str
     recipe: str
     recipe_parameters: _containers.ScalarMap[str, float]
@@ -60,7 +69,9 @@ class Session(_message.Message):
     paused: bool
     etag: str
     ttl: _duration_pb2.Duration
-    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., etag: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+    labels: _containers.ScalarMap[str, str]
+    tenant: str
+    def __init__(self, name: _Optional[str] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., state: _Optional[_Union[Session.State, str]] = ..., version: _Optional[int] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_use_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., activity: _Optional[_Union[SessionActivity, _Mapping]] = ..., quality: _Optional[_Union[SessionQuality, _Mapping]] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., budget_available_ms: _Optional[float] = ..., state_bytes: _Optional[int] = ..., paused: _Optional[bool] = ..., etag: _Optional[str] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("name", "create_time", "version", "state", "theta_distance", "size_bytes")

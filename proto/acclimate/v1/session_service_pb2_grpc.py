@@ -145,8 +145,8 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSessions(self, request, context):
-        """Reads a page of sessions, ordered by model and id. INVALID_ARGUMENT for a negative page size or a token
-        that did not come from here. Safe to retry.
+        """Reads a page of sessions, ordered by tenant, model and id. INVALID_ARGUMENT for a negative page size, a filter that
+        cannot be read, or a token that did not come from here or belongs to another list. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,7 +161,7 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """Changes the budget or the time-to-live of a session, all that `update_mask` names or nothing. INVALID_ARGUMENT
+        """Changes the budget, the time-to-live or the labels of a session, all that `update_mask` names or nothing. INVALID_ARGUMENT
         for a path that cannot be changed, or a value that is not acceptable; NOT_FOUND if there is no such session. Safe
         to retry.
         """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -150,15 +151,19 @@ def test_leaving_a_stream_cancels_what_is_under_way_and_a_broken_source_is_told(
     asyncio.run(main())
 
 
-def test_leaving_a_blocking_stream_ends_its_threads() -> None:
-    def numbers() -> Iterator[int]:
-        yield from range(100)
+def test_leaving_a_blocking_stream_ends_its_thread(loopback: Loopback) -> None:
+    def threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "predict-stream"]
 
-    results = in_order_blocking(numbers(), lambda item: item, 3)
-    assert next(results) == 0
-    results.close()  # type: ignore[attr-defined]
-    assert not [t for t in threading.enumerate() if t.name.startswith("predict-stream")]
-    for call in (in_order_blocking([1], str, 0), in_order([1], None, -1)):
+    with Client(loopback.target) as client:
+        answers = client.predict_stream(MODEL, (samples(1, seed) for seed in range(COUNT)), in_flight=3)
+        assert next(answers).labels.shape == (1,)
+        assert len(threads()) == 1
+        answers.close()  # type: ignore[attr-defined]
+        assert not threads()
+        list(client.predict_stream(MODEL, [samples(1)]))
+        assert not threads()
+    for call in (in_order_blocking([1], Future, 0), in_order([1], None, -1)):  # type: ignore[arg-type, type-var]
         with pytest.raises(ValueError, match="at least one request"):
             if isinstance(call, Iterator):
                 next(call)

@@ -13,8 +13,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from acclimate.runtime.client import Client, ClientError
-from acclimate.runtime.metrics import catalogue
-from acclimate.runtime.metrics.catalogue import CODES, MODEL, PREFIX, PROCESS
+from acclimate.runtime.metrics.catalogue import ALL, MODEL, PROCESS
+from acclimate.runtime.metrics.catalogue.page import markdown
+from acclimate.runtime.metrics.catalogue.rows import CODES, PREFIX, ModelMetric, Row
 from acclimate.runtime.metrics.collector import registry
 from tests.conftest import ROOT
 from tests.polling import until
@@ -25,9 +26,12 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
     "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots", "models",
-    "inference_streams", "requests_under_way", "overloaded",
-    "store_sessions", "store_failing", "store_pending_commits",
+    "inference_streams", "session_rollbacks", "requests_under_way", "overloaded",
+    "tenant_sessions", "store_sessions", "store_failing", "store_pending_commits",
 }  # fmt: skip
+
+# No series before the first answer, or the first label: an accuracy of 0 would be a lie.
+UNKNOWN = {"estimated_accuracy_ratio", "estimated_accuracy_doc_ratio", "prequential_accuracy_ratio"}
 
 
 def scrape(running: Loopback) -> dict[str, Metric]:
@@ -44,8 +48,8 @@ def values(family: Metric, suffix: str = "") -> dict[tuple[str, ...], float]:
     }
 
 
-@pytest.mark.parametrize("metric", [*PROCESS, *MODEL], ids=lambda metric: str(metric.name))
-def test_names_follow_the_conventions(metric: catalogue.ModelMetric | catalogue.ProcessMetric) -> None:
+@pytest.mark.parametrize("metric", ALL, ids=lambda metric: str(metric.name))
+def test_names_follow_the_conventions(metric: Row) -> None:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", metric.name)
     assert (metric.kind == "counter") == metric.name.endswith("_total")
     assert metric.name in COUNTS or metric.name.endswith(UNITS)
@@ -53,22 +57,22 @@ def test_names_follow_the_conventions(metric: catalogue.ModelMetric | catalogue.
 
 
 def test_names_are_unique_and_labels_bounded() -> None:
-    names = [metric.name for metric in (*PROCESS, *MODEL)]
+    names = [metric.name for metric in ALL]
     assert len(set(names)) == len(names)
-    assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal"}
-    process = {"version", "rpc", "code", "reason", "quota", "model", "outcome"}
+    assert {metric.label for metric in MODEL} <= {"", "code", "state", "outcome", "reason", "signal", "answer"}
+    process = {"version", "rpc", "code", "reason", "quota", "model", "outcome", "source", "tenant"}
     assert {label for metric in PROCESS for label in metric.labels} == process
 
 
 def test_zeros_are_exported_before_anything_happened() -> None:
     with serving() as fresh:
         families = scrape(fresh)
-    assert set(families) == {PREFIX + metric.name.removesuffix("_total") for metric in (*PROCESS, *MODEL)}
+    assert set(families) == {PREFIX + metric.name.removesuffix("_total") for metric in ALL}
     assert values(families["acclimate_requests"]) == {(code,): 0.0 for code in CODES}
     for metric in MODEL:
         family = families[PREFIX + metric.name.removesuffix("_total")]
         assert family.type == metric.kind
-        assert {sample.labels["model"] for sample in family.samples} == {SERVED}
+        assert {sample.labels["model"] for sample in family.samples} == (set() if metric.name in UNKNOWN else {SERVED})
         if metric.values:
             assert values(family) == {(value,): 0.0 for value in metric.values}
 
@@ -91,6 +95,8 @@ def test_figures_are_those_of_the_service(loopback: Loopback) -> None:
     assert set(states) == {("adapted",), ("pristine",), ("paused_adapted",), ("paused_pristine",)}
     assert values(families["acclimate_adaptation_steps"])[("applied",)] == 2
     assert values(families["acclimate_labelled"]) == values(families["acclimate_labelled_correct"]) == {(): 1}
+    assert values(families["acclimate_prequential_accuracy_ratio"]) == {(): 1}
+    assert 0 < values(families["acclimate_estimated_accuracy_ratio"])[()] <= 1
     rpcs = values(families["acclimate_rpcs"])
     assert rpcs["OK", "GRPCInferenceService/ModelInfer"] == 8
     assert rpcs["INVALID_ARGUMENT", "GRPCInferenceService/ModelInfer"] == 1
@@ -98,7 +104,7 @@ def test_figures_are_those_of_the_service(loopback: Loopback) -> None:
 
 
 @pytest.mark.parametrize("metric", [m for m in MODEL if m.kind == "histogram"], ids=lambda metric: str(metric.name))
-def test_histograms_are_cumulative_and_complete(metric: catalogue.ModelMetric) -> None:
+def test_histograms_are_cumulative_and_complete(metric: ModelMetric) -> None:
     with serving() as running:
         with Client(running.target) as client:
             for rows in (1, 2, 5):
@@ -138,4 +144,4 @@ def test_promtool_has_nothing_to_say(loopback: Loopback) -> None:
 
 def test_documentation_is_current() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
-    assert page == catalogue.markdown(), "run: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md"
+    assert page == markdown(), "run: python -m acclimate.runtime.metrics.catalogue > docs/metrics.md"

@@ -19,7 +19,8 @@ from acclimate.runtime.config import Config
 from acclimate.runtime.engines.reference import ReferenceEngine
 from acclimate.runtime.rpc.server import RpcServer, build_server
 from acclimate.runtime.service_protocol import ServiceProtocol
-from acclimate.runtime.wiring import build_service
+from acclimate.runtime.tracing.base import Tracer
+from acclimate.runtime.wiring import build_service, open_store
 
 T = TypeVar("T")
 
@@ -72,7 +73,9 @@ def config(**server: Any) -> Config:
 
 @contextmanager
 def serving(
-    settings: Config | None = None, wrap: Callable[[ServiceProtocol], ServiceProtocol] = lambda service: service
+    settings: Config | None = None,
+    wrap: Callable[[ServiceProtocol], ServiceProtocol] = lambda service: service,
+    tracer: Tracer | None = None,
 ) -> Iterator[Loopback]:
     """Serve until the block ends; `wrap` may put something between the edge and the service."""
     settings = settings or config()
@@ -81,9 +84,9 @@ def serving(
     thread.start()
 
     async def start() -> tuple[ServiceProtocol, RpcServer]:
-        service = build_service(settings, {MODEL: engine()})
+        service = build_service(settings, {MODEL: engine()}, store=open_store(settings), tracer=tracer)
         service.start()
-        rpc = build_server(wrap(service), settings)
+        rpc = build_server(wrap(service), settings, tracer=tracer)
         await rpc.start()
         return service, rpc
 

@@ -35,6 +35,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "Budget": st.builds(types.Budget, NUMBERS, NUMBERS),
     "Mapping[str, float]": st.dictionaries(WORDS, NUMBERS, max_size=4),
     "Mapping[str, int]": st.dictionaries(WORDS, COUNTS, max_size=4),
+    "Mapping[str, str]": st.dictionaries(WORDS, WORDS, max_size=4),
 }
 VIEWS = st.builds(
     types.SessionView,

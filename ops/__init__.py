@@ -1,0 +1,1 @@
+"""What an operator starts from: rules, dashboards, packaging. Nothing here is installed."""

@@ -1,0 +1,149 @@
+"""The asyncio side of `line.py`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import grpc
+
+from acclimate.oip.v1 import inference_pb2 as oip
+from acclimate.runtime.client import operations
+from acclimate.runtime.client.calling import AsyncCalls, Deadline, cut_off, pauses
+from acclimate.runtime.client.errors import ClientError, client_error
+from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream, timed
+from acclimate.runtime.client.operations import Operation
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class _Asked:
+    request: oip.ModelInferRequest
+    answer: asyncio.Future[oip.ModelInferResponse]
+    sent: bool = field(default=False)
+
+
+class AsyncLine:
+    """One stream at a time, opened with the first request; `ask` may be called many times at once."""
+
+    def __init__(self, calls: AsyncCalls) -> None:
+        self._calls = calls
+        self._asked: dict[str, _Asked] = {}
+        self._sending = asyncio.Lock()
+        self._call: Any = None
+        self._reader: asyncio.Task[None] | None = None
+        self._broke: ClientError | None = None
+        self._closed = False
+
+    async def ask(self, operation: Operation[T], timeout_seconds: float | None) -> T:
+        """The answer to an inference; requests go out in the order of the calls.
+
+        Raises:
+            ClientError: it was refused for good, or not answered in time.
+        """
+        deadline = Deadline.of(self._calls.link.timeout_seconds if timeout_seconds is None else timeout_seconds)
+        for pause in pauses():
+            try:
+                return operation.read(await self._answered(operation, deadline))
+            except ClientError as error:
+                wait = passing(error, pause, deadline)
+                if wait is None:
+                    raise
+                await asyncio.sleep(wait)
+        raise AssertionError("pauses() does not end")
+
+    async def close(self) -> None:
+        """End the stream; whoever waits is left to its deadline."""
+        self._closed = True
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        if self._call is not None:
+            self._call.cancel()
+
+    async def _answered(self, operation: Operation[Any], deadline: Deadline) -> oip.ModelInferResponse:
+        timed(operation.request, deadline)
+        asked = _Asked(operation.request, asyncio.get_running_loop().create_future())
+        try:
+            async with asyncio.timeout(deadline.left):
+                async with self._sending:
+                    await self._calls.check_size(operation, deadline)
+                    self._asked[asked.request.id] = asked
+                    await self._send(asked)
+                return await asked.answer
+        except TimeoutError:
+            broke = self._broke
+            raise late(deadline) if broke is None else self._calls.link.unreachable(deadline.seconds, broke) from broke
+        finally:
+            self._asked.pop(asked.request.id, None)
+
+    async def _send(self, asked: _Asked) -> None:
+        if self._call is None and self._broke is None:
+            self._call = stream(self._calls.link.channel)()
+            self._reader = asyncio.create_task(self._read(), name="predict-stream")
+        if self._call is None:
+            # Whoever takes the stream up again sends what was asked meanwhile, too.
+            return
+        message = again(asked.request) if asked.sent else asked.request
+        asked.sent = True
+        try:
+            await self._call.write(message)
+        except (grpc.RpcError, asyncio.InvalidStateError):
+            # The reader hears of it as well, and sees to it.
+            return
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                reply = await self._call.read()
+                if reply is not grpc.aio.EOF:
+                    self._told(reply)
+                    continue
+                broke = ended()
+            except grpc.RpcError as error:
+                broke = cut_off(client_error(error))
+            except asyncio.CancelledError:
+                # The call's own cancellation looks like the task's.
+                if self._closed:
+                    raise
+                broke = ended()
+            if not await self._resumed(broke):
+                return
+
+    def _told(self, reply: oip.ModelStreamInferResponse) -> None:
+        self._calls.link.met = True
+        asked = self._asked.get(reply.infer_response.id)
+        if asked is None or asked.answer.done():
+            return
+        error = refusal(reply)
+        if error is None:
+            asked.answer.set_result(reply.infer_response)
+        else:
+            asked.answer.set_exception(error)
+
+    async def _resumed(self, broke: ClientError) -> bool:
+        """Whether the stream was taken up again, and what waits for an answer sent again; else nothing waits."""
+        self._call, self._broke = None, broke
+        for pause in pauses():
+            hopeless = broke.code != "UNAVAILABLE" or not self._calls.link.waits
+            if hopeless or not self._asked:
+                for asked in self._asked.values():
+                    if not asked.answer.done():
+                        asked.answer.set_exception(broke)
+                self._broke = None
+                return False
+            try:
+                if await self._calls.once(operations.server_ready(), ATTEMPT_SECONDS, True):
+                    break
+            except ClientError as error:
+                if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                    broke = error
+            await asyncio.sleep(pause)
+        async with self._sending:
+            self._call, self._broke = stream(self._calls.link.channel)(), None
+            for asked in tuple(self._asked.values()):
+                if not asked.answer.done():
+                    await self._send(asked)
+        return True

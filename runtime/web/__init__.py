@@ -1,0 +1,1 @@
+"""The HTTP port's server, and the web page with its API."""
