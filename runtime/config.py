@@ -24,6 +24,7 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_language import Language, near
 from acclimate.runtime.config_metrics import Metrics
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
@@ -160,6 +161,7 @@ class Config(BaseSettings):
     server: Server = Server()
     open_inference: OpenInference = OpenInference()
     engine: Engine = Engine()
+    language: Language = Language()
     scheduler: Scheduler = Scheduler()
     sessions: Sessions = Sessions()
     store: Store = Store()
@@ -241,6 +243,8 @@ def _read(file: Path) -> dict[str, Any]:
         raise ConfigError(f"configuration: {file} cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"configuration: {file} is not TOML ({error})") from error
+    if isinstance(document.get("language"), dict):
+        document["language"] = near(file.parent, document["language"])
     store = document.get("store")
     if isinstance(store, dict) and store.get("path"):
         document["store"] = store | {"path": str(file.parent / str(store["path"]))}

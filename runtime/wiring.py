@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import structlog
@@ -15,6 +15,7 @@ from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
 from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.engines.language import LanguageEngine, LanguageModelError
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
@@ -46,7 +47,7 @@ from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.tracing.base import Tracer
 
-__all__ = ["build_service", "load_engine", "load_engines", "open_store", "store_tools"]
+__all__ = ["build_service", "load_engine", "load_engines", "load_language_engines", "open_store", "store_tools"]
 
 log = structlog.stdlib.get_logger("acclimate.wiring")
 
@@ -115,6 +116,21 @@ def load_engines(config: Config) -> dict[str, Engine]:
             # One bad child of the repository does not keep the others from being served; the index says why it is not.
             log.error("bundle cannot be served", path=str(entry.path), reason=str(error))
     return engines
+
+
+def load_language_engines(config: Config, progress: Callable[[str], None] | None = None) -> dict[str, LanguageEngine]:
+    """Every configured language model by name; torch is imported only if there is one. `progress` hears what goes on.
+
+    Raises:
+        LanguageModelError: one cannot be loaded, or what it needs is not installed.
+    """
+    if not config.language.models:
+        return {}
+    try:
+        from acclimate.runtime.engines.torch_lm.served import engines_of
+    except ModuleNotFoundError as error:
+        raise LanguageModelError(f"language models need {error.name}; pip install 'acclimate[llm]'") from error
+    return engines_of(config.language, progress or (lambda text: log.info("language model", doing=text)))
 
 
 def open_store(config: Config) -> Store | None:

@@ -65,7 +65,7 @@ def train(digits: Digits, epochs: int = EPOCHS, seed: int = SEED) -> DigitsNet:
             rows = order[start : start + BATCH]
             loss = functional.cross_entropy(model(perturbed(images[rows], generator)), labels[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             schedule.step()
     return model.eval()

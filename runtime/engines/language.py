@@ -7,7 +7,7 @@ manifest, zeros in every `lora.B` at the source. Rows of one batch may belong to
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -16,8 +16,15 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.source import Source
 
+Pullback = Callable[[TokenScores], TokenScores]
+"""Cotangents that depend on the scores; it is called once, with the scores of all rows."""
+
 Finish = Literal["", "eos", "stop", "length", "context"]
 """Why a text ended: the model said so, a stop string, `max_tokens`, no room in the context; empty: it goes on."""
+
+
+class LanguageModelError(ValueError):
+    """A language model cannot be loaded; the message names it, what is wrong and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +92,10 @@ class Decoder(Protocol):
         """
 
     def step(self) -> list[Emitted]:
-        """Extend every admitted text by one token; a text that finishes gives its slot back."""
+        """Extend every admitted text by one token; a text that finishes gives its slot back.
+
+        A long prompt is read over several steps, in which its text has no token yet.
+        """
 
     def release(self, slot: int) -> None:
         """Give up the text in a slot; harmless where there is none."""
@@ -117,8 +127,11 @@ class LanguageEngine(Protocol):
     def score(self, rows: TokenRows, theta: Float) -> TokenScores:
         """Scores of rows under `theta [S, P]`."""
 
-    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores) -> tuple[TokenScores, Float]:
-        """Scores, and the gradient `[S, P]` of `(scores * cotangents).sum()`, summed over each session's rows."""
+    def vjp(self, rows: TokenRows, theta: Float, cotangents: TokenScores | Pullback) -> tuple[TokenScores, Float]:
+        """Scores, and the gradient `[S, P]` of `(scores * cotangents).sum()`, summed over each session's rows.
+
+        Cotangents that depend on the scores are a function of them, so that one forward pass is enough.
+        """
 
     def decoder(self, slots: int) -> Decoder:
         """An empty decoder for up to `slots` texts at once."""

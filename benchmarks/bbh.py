@@ -1,0 +1,97 @@
+"""Test-time training on BIG-Bench Hard: zero-shot, in context, and after `ttt`, task by task.
+
+    python -m benchmarks.bbh --data ../shared/data/bbh --json
+
+Each task (Suzgun et al. 2022, arXiv 2210.09261) gives ten demonstrations; of the rest, `--limit` are asked. Answers of
+a closed set are chosen by log-probability, others written greedily and compared word for word. `ttt` is asked as
+`in_context` is, with what was learnt of the demonstrations; where the guard kept the source, the two are the same
+computation and the same answers. `--ways` asks each question several times, with demonstrations and lettered options
+in other orders, and takes a vote: for `in_context` and `ttt` alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from acclimate.adapters.layout import Float
+from acclimate.adapters.learning.recipes import language_lesson
+from acclimate.runtime.engines.language import LanguageEngine
+from acclimate.runtime.language.foundation import Foundation, foundation
+from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt
+from acclimate.runtime.language.learning import learn
+from benchmarks import _bbh as tasks
+from benchmarks._language import add_model, engine_of
+from benchmarks._report import ROOT, Report, Value, emit, parser
+
+DATA = ROOT.parent / "shared" / "data" / "bbh"
+
+
+def main() -> None:
+    """Every task in the table; means, and what the guard held, in the figures."""
+    chosen = _parse()
+    names = tasks.names(chosen.data, chosen.tasks)
+    engine = engine_of(chosen)
+    base = foundation(engine)
+    rows = [_measured(engine, base, tasks.read(chosen.data, name, chosen), chosen) for name in names]
+    figures = {name: float(np.mean([float(row[name]) for row in rows])) for name in ("zero_shot", "in_context", "ttt")}
+    changes = [float(row["ttt"]) - float(row["in_context"]) for row in rows]
+    figures |= {"tasks": len(rows), "kept": sum(row["verdict"] == "learnt" for row in rows)}
+    figures |= {"worst_change_points": min(changes), "best_change_points": max(changes)}
+    held = [change for change, row in zip(changes, rows, strict=True) if row["verdict"] != "learnt"]
+    figures["largest_change_where_source_was_kept"] = max((abs(change) for change in held), default=0.0)
+    figures["learn_seconds_per_task"] = float(np.mean([float(row["learn_seconds"]) for row in rows]))
+    emit(Report("bbh", figures, rows), as_json=chosen.json)
+
+
+def _measured(
+    engine: LanguageEngine, base: Foundation, task: tasks.Task, chosen: argparse.Namespace
+) -> Mapping[str, Value]:
+    """One task's accuracies, and what became of its lesson."""
+    began = time.perf_counter()
+    lesson = language_lesson("ttt", dict(chosen.parameter))
+    budget = LearningBudget(milliseconds=1e3 * chosen.learn_seconds)
+    job = Job(task.name, engine.source.theta, tasks.examples(engine, task), budget=budget, seed=chosen.seed)
+    (learnt,) = (r for r in learn(engine, lesson, [job], base, time.perf_counter) if isinstance(r, Learnt))
+    seconds = time.perf_counter() - began
+    row: dict[str, Value] = {"task": task.name, "asked": len(task.asked)}
+    thetas: dict[str, tuple[Float, bool]] = {
+        "zero_shot": (engine.source.theta, False),
+        "in_context": (engine.source.theta, True),
+        "ttt": (learnt.theta, True),
+    }
+    for name, (theta, in_context) in thetas.items():
+        row[name] = tasks.accuracy(engine, task, theta, in_context=in_context, ways=chosen.ways)
+    row |= {"steps": learnt.steps, "tokens": learnt.tokens, "learn_seconds": seconds}
+    row |= {"held_out_before": learnt.held_out_before or 0.0, "held_out_after": learnt.held_out_after or 0.0}
+    row |= {"canary_ratio": learnt.canary_ratio, "verdict": str(learnt.verdict), "stopped": str(learnt.stopped)}
+    print(row, file=sys.stderr, flush=True)
+    return row
+
+
+def _parse() -> argparse.Namespace:
+    options = parser(__doc__)
+    add_model(options)
+    options.add_argument("--data", type=Path, default=DATA)
+    options.add_argument("--tasks", nargs="*", default=[], help="some of them by name (default: all)")
+    options.add_argument("--limit", type=int, default=20, help="questions asked of each task (default: %(default)s)")
+    options.add_argument("--demonstrations", type=int, default=10)
+    options.add_argument("--ways", type=int, default=1, help="orders in which to ask, and vote (default: %(default)s)")
+    options.add_argument("--seed", type=int, default=0)
+    options.add_argument("--learn-seconds", type=float, default=600.0, help="budget of a task (default: %(default)s)")
+    options.add_argument("--parameter", type=_parameter, action="append", default=[], metavar="NAME=VALUE")
+    return options.parse_args()
+
+
+def _parameter(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
+if __name__ == "__main__":
+    main()

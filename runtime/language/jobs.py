@@ -1,0 +1,155 @@
+"""What goes into the learner and what comes out: jobs, progress, and what was learnt or why nothing was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from acclimate.adapters.layout import Float
+from acclimate.adapters.learning.units import Example
+
+Answer = Callable[[str], Hashable | None]
+"""The answer that a text gives, to be counted in a vote; None: it gives none."""
+Verifier = Callable[[str, str], float]
+"""How good a text is as a completion of a prompt: 0 to 1. It replaces the vote of `majority`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LearningBudget:
+    """Most tokens to be computed for a job, those of its checks among them, and wall milliseconds; None: no bound."""
+
+    tokens: int | None = None
+    milliseconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearningLimits:
+    """What a proposal must pass, and how much is computed at once.
+
+    Attributes:
+        trust_radius: largest distance of theta from the source, relative to the source's length.
+        canary_tolerance: how much the perplexity of each group of canaries may rise, as a share.
+        patience: checks without a better held-out loss after which a job ends.
+        tokens_at_once: most tokens of one call of the engine, padding included.
+        room: most tokens of one unit, where the engine's context is longer.
+    """
+
+    trust_radius: float = 1.0
+    canary_tolerance: float = 0.25
+    patience: int = 2
+    tokens_at_once: int = 8192
+    room: int = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One session's lesson.
+
+    Attributes:
+        session: its name in what is reported.
+        theta: `[P]`, what it has now and keeps if nothing better is found.
+        examples: what it is shown.
+        replay: earlier examples, mixed in by recipes that replay.
+        held_out: examples to judge by; empty: some of `examples` are held out, as the recipe says.
+        budget: when to stop.
+        seed: of every random choice.
+        answer: see `Answer`; None: the last number of a text, or else its last word.
+        verifier: see `Verifier`.
+    """
+
+    session: str
+    theta: Float
+    examples: tuple[Example, ...]
+    replay: tuple[Example, ...] = ()
+    held_out: tuple[Example, ...] = ()
+    budget: LearningBudget = LearningBudget()
+    seed: int = 0
+    answer: Answer | None = None
+    verifier: Verifier | None = None
+
+
+class Stopped(StrEnum):
+    """Why a job took no further step."""
+
+    FINISHED = "finished"
+    TOKENS = "tokens"
+    MILLISECONDS = "milliseconds"
+    CANCELLED = "cancelled"
+    PATIENCE = "patience"
+    GUARD = "guard"
+
+
+class Verdict(StrEnum):
+    """What became of what was learnt; `sentence` says it to a person."""
+
+    LEARNT = "learnt"
+    UNJUDGED = "unjudged"
+    NOT_BETTER = "not_better"
+    CANARY = "canary"
+    TRUST_REGION = "trust_region"
+    NONFINITE = "nonfinite"
+    NOTHING = "nothing"
+
+    @property
+    def kept(self) -> bool:
+        """Whether theta is a new one."""
+        return self in (Verdict.LEARNT, Verdict.UNJUDGED)
+
+    @property
+    def sentence(self) -> str:
+        """One plain sentence, with advice where there is some."""
+        return SENTENCES[self]
+
+
+SENTENCES: dict[Verdict, str] = {
+    Verdict.LEARNT: "Examples that were held out became more likely, and the canaries stayed as likely; it was kept.",
+    Verdict.UNJUDGED: "There was nothing to hold out; the canaries stayed as likely, and what was learnt was kept.",
+    Verdict.NOT_BETTER: "Examples that were held out became no more likely, so nothing was kept; show more examples.",
+    Verdict.CANARY: "The canaries became less likely than is tolerated, so nothing was kept; lower lr, raise kl.",
+    Verdict.TRUST_REGION: "Theta left the trust region at once, so nothing was kept; lower lr.",
+    Verdict.NONFINITE: "The update held a NaN or infinity, so nothing was kept; lower lr if this recurs.",
+    Verdict.NOTHING: "No step was taken: the recipe does not learn, there was nothing to learn from, or no budget.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a job has come. Perplexities are of tokens; None: not measured, or no such bound."""
+
+    session: str
+    step: int
+    steps: int
+    tokens: int
+    loss: float
+    milliseconds: float
+    held_out_perplexity: float | None = None
+    tokens_left: int | None = None
+    milliseconds_left: float | None = None
+    refused: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Learnt:
+    """The end of a job: the row `theta [P]` that the session should have from now on.
+
+    Where nothing was kept it is the one that the job came with, bit for bit. `canary_ratio` is the perplexity of the
+    group of canaries that has suffered most, over the source's.
+    """
+
+    session: str
+    theta: Float
+    verdict: Verdict
+    stopped: Stopped
+    steps: int
+    tokens: int
+    milliseconds: float
+    loss: float
+    held_out_before: float | None
+    held_out_after: float | None
+    canary_ratio: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything was learnt."""
+        return self.verdict.kept

@@ -1,0 +1,97 @@
+"""Whether what was learnt may stand: finite, near the source, canaries as likely, held-out examples more likely."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.adapters.layout import Float
+from acclimate.adapters.learning.lesson import Holding
+from acclimate.adapters.learning.objectives import sample_losses
+from acclimate.adapters.learning.units import Unit, stack
+from acclimate.runtime.engines.language import LanguageEngine
+from acclimate.runtime.language.foundation import Foundation, canary_losses, score_in_parts
+from acclimate.runtime.language.jobs import LearningLimits, Verdict
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """Losses of the held-out samples of one job, in an order that is always the same, and the tokens behind each."""
+
+    losses: Float
+    tokens: Float
+
+    @property
+    def mean(self) -> float:
+        """Mean over samples, in nats."""
+        return float(self.losses.mean()) if len(self.losses) else float("nan")
+
+    @property
+    def perplexity(self) -> float | None:
+        """Of a token; of a sample where candidates are compared; None without samples."""
+        if not len(self.losses):
+            return None
+        return float(np.exp(min((self.losses * self.tokens).sum() / self.tokens.sum(), 50.0)))
+
+
+def held_out(
+    engine: LanguageEngine, theta: Float, judges: Sequence[Sequence[Unit]], jobs: Sequence[int], at_once: int
+) -> dict[int, Held]:
+    """Losses of held-out units, by job.
+
+    Args:
+        engine: it scores all rows together.
+        theta: `[R, P]`.
+        judges: for each row, its units.
+        jobs: for each row, its job's number.
+        at_once: most tokens of one call.
+    """
+    units = [unit for own in judges for unit in own]
+    result = {job: Held(np.zeros(0, np.float32), np.zeros(0, np.float32)) for job in jobs}
+    if not units:
+        return result
+    owner = np.repeat(np.arange(len(judges)), [len(own) for own in judges])
+    rows, targets = stack(units).take(np.arange(len(units)), owner)
+    losses, tokens, unit = sample_losses(score_in_parts(engine, rows, theta, at_once), targets)
+    job = np.asarray(jobs)[owner[unit]]
+    return result | {int(n): Held(losses[job == n], tokens[job == n]) for n in np.unique(job)}
+
+
+def gained(before: Held, after: Held, holding: Holding) -> bool:
+    """Whether held-out samples are better known: by the margin, and by so many standard errors of the paired fall.
+
+    The error of few samples is itself uncertain, and counts for more, as in quantiles of Student: twice with two.
+    """
+    fall = before.losses - after.losses
+    if not len(fall) or not np.isfinite(fall).all():
+        return False
+    count = len(fall)
+    error = float(fall.std(ddof=1)) / count**0.5 * (1 + 1 / (count - 1)) if count > 1 else 0.0
+    return float(fall.mean()) > max(holding.margin, holding.errors * error)
+
+
+def refused(
+    engine: LanguageEngine, base: Foundation, theta: Float, limits: LearningLimits
+) -> tuple[list[Verdict | None], Float]:
+    """Why each row `[R, P]` may not stand, or None; and its `canary_ratio [R]`, see `Learnt`."""
+    source = engine.source.theta
+    finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(theta), axis=1)
+    distance = np.linalg.norm(np.where(finite[:, np.newaxis], theta - source, 0), axis=1)
+    near = distance <= limits.trust_radius * max(float(np.linalg.norm(source)), 1e-12)
+    sound = np.flatnonzero(finite & near)
+    rise = np.zeros(len(theta), np.float32)
+    if len(sound):
+        losses = canary_losses(engine, base, theta[sound], limits.tokens_at_once)
+        rise[sound] = (losses - base.loss).max(axis=1)
+    verdicts: list[Verdict | None] = []
+    for row in range(len(theta)):
+        if not finite[row] or not np.isfinite(rise[row]):
+            verdicts.append(Verdict.NONFINITE)
+        elif not near[row]:
+            verdicts.append(Verdict.TRUST_REGION)
+        else:
+            verdicts.append(Verdict.CANARY if rise[row] > np.log1p(limits.canary_tolerance) else None)
+    return verdicts, np.exp(np.minimum(np.nan_to_num(rise), 50.0)).astype(np.float32)
