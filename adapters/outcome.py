@@ -20,6 +20,7 @@ class Outcome(IntEnum):
     SKIPPED_DEADLINE = 9
     SKIPPED_RESTING = 10
     SKIPPED_STORE = 11
+    ROLLED_BACK_NOT_BETTER = 12
 
     @property
     def kind(self) -> str:
@@ -51,5 +52,6 @@ SENTENCES: dict[Outcome, str] = {
     Outcome.SKIPPED_DEADLINE: "The request's deadline left no time for its step; the first answer was kept.",
     Outcome.SKIPPED_RESTING: "The stream is as it was; the next step is taken when it has shown more, or changes.",
     Outcome.SKIPPED_STORE: "The store cannot be written, so nothing was committed that a crash would lose.",
+    Outcome.ROLLED_BACK_NOT_BETTER: "What was held out became no more likely; show the session more, or other texts.",
     Outcome.SKIPPED_ENGINE_ERROR: "The engine could not compute the step; nothing changed, and the log says why.",
 }

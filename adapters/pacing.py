@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.layout import Float
-from acclimate.adapters.numerics import entropy, group_count, group_mean
+from acclimate.adapters.numerics import entropy, group_count, group_mean, softmax
 from acclimate.adapters.randomness import rank
 from acclimate.adapters.requests import Index
 from acclimate.adapters.sketch import SIZE, sketch
@@ -29,6 +29,15 @@ DUE = "pace.due"
 """`[S]` float32: the age at which the next step is taken."""
 USUAL = "pace.usual"
 """`[S]` float32: by how many standard errors recent batches differed from their level."""
+RESTLESS = "pace.restless"
+"""`[S]` float32: the same over twenty batches. Below 1.8 where samples are independent and domains last for long;
+about 2 to 3 where labels come in runs, or domains change every few batches."""
+ALIKE = "pace.alike"
+"""`[S]` float32: chance that two samples of a batch are answered alike, over twenty batches."""
+APART = "pace.apart"
+"""`[S]` float32: the same for a sample of a batch and one of the batches before."""
+OFTEN = "pace.often"
+"""`[S, C]` float32: how often each class was answered, over twenty batches."""
 SURPRISED = "pace.surprised"
 """`[S]` bool: whether the latest batch was unlike those before it."""
 LEVEL = "pace.level"
@@ -39,6 +48,12 @@ KNOWN = "pace.known"
 # Errors by which batches of independent samples differ in the most unlike of eight numbers, at most times; and how
 # many times more they may differ before only a change of the stream explains it.
 _IID, _RUNS = 2.0, 4.0
+# What a change of the stream counts for at most in an average over batches that is to tell how they usually differ.
+_MOST = 6.0
+# A stream is taken for one of runs until it shows what it is: a domain that is found late costs little.
+_UNKNOWN = {RESTLESS: 2.0, ALIKE: 0.3, APART: 0.2}
+# What one batch moves these averages by.
+_GAIN = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +94,11 @@ class Pace:
     look: int
     least: float = 0.1
 
-    def template(self) -> State:
+    def template(self, classes: int) -> State:
         """Nothing known, a step due at once; levels and variances `[8]` are of the entropy and the sketch."""
         own: State = {name: np.zeros((), np.float32) for name in (AGE, DUE, SINCE, KNOWN, USUAL)}
+        own |= {name: np.full((), value, np.float32) for name, value in _UNKNOWN.items()}
+        own[OFTEN] = np.full(classes, 1 / classes, np.float32)
         own[SURPRISED] = np.zeros((), np.bool_)
         return own | {name: np.zeros(1 + SIZE, np.float32) for name in (LEVEL, VARIANCE)}
 
@@ -119,7 +136,9 @@ class Pace:
             VARIANCE: state[VARIANCE] + gain * (variance - state[VARIANCE]),
             KNOWN: known + rows,
             USUAL: usual + 0.2 * (np.minimum(errors, _IID * _RUNS) - usual),
+            RESTLESS: state[RESTLESS] + _GAIN * (np.minimum(errors, _MOST) - state[RESTLESS]),
         }
+        fields |= _agreement(state, answers, group, rows)
         denied, state = wanted & ~awake, {name: value.astype(np.float32) for name, value in fields.items()}
         return Paced(awake, denied, denied & surprised, state | {SURPRISED: surprised})
 
@@ -139,6 +158,30 @@ class Pace:
         """The fields of sessions whose domain began with these `rows [S]`."""
         new = rows <= self.eager
         return {AGE: rows.astype(np.float32), DUE: self._next(rows), SINCE: np.where(new, 0, rows).astype(np.float32)}
+
+
+def runs(state: State) -> Float:
+    """How far `[S]` labels come in runs: by how much samples of one batch agree beyond those of different batches.
+
+    Cohen's kappa of their answers: 0 where samples are independent, 1 where each batch is of one class.
+    """
+    result: Float = (state[ALIKE] - state[APART]) / np.maximum(1 - state[APART], np.float32(1e-6))
+    return result
+
+
+def _agreement(state: State, answers: Float, group: Index, rows: Float) -> State:
+    """The averages that `runs` compares, with these answers `[B, C]` in them; a batch with a NaN in it is left out."""
+    probability = softmax(answers)
+    mean = group_mean(probability, group, len(rows))
+    own = group_mean((probability**2).sum(axis=1), group, len(rows))
+    alike = ((mean**2).sum(axis=1) * rows - own) / np.maximum(rows - 1, 1)
+    apart = (mean * state[OFTEN]).sum(axis=1)
+    counts = (rows > 1) & np.isfinite(alike)
+    gain = np.where(counts, np.float32(_GAIN), 0)
+    moved = {ALIKE: alike, APART: apart}
+    fields = {name: state[name] + gain * (np.where(counts, value, 0) - state[name]) for name, value in moved.items()}
+    often = np.where(counts[:, np.newaxis], mean, 0)
+    return fields | {OFTEN: state[OFTEN] + gain[:, np.newaxis] * (often - state[OFTEN])}
 
 
 def _per(variance: Float, rows: Float) -> Float:

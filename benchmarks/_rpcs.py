@@ -18,10 +18,12 @@ from acclimate.oip.v1 import model_repository_pb2 as model_repository
 from acclimate.oip.v1 import model_statistics_pb2 as model_statistics
 from acclimate.runtime.rpc.reflection import descriptor_pool
 from acclimate.runtime.rpc.server import SERVICES
+from acclimate.v1 import generation_service_pb2 as generation_pb
 from acclimate.v1 import server_service_pb2, session_pb2
 from acclimate.v1 import session_service_pb2 as pb
 
 OIP, SESSIONS = "/inference.GRPCInferenceService/", "/acclimate.v1.SessionService/"
+GENERATION = "/acclimate.v1.GenerationService/"
 HEALTH, SERVER = "/grpc.health.v1.Health/", "/acclimate.v1.ServerService/"
 # They carry the name of one session and nothing else.
 NAMED = tuple(
@@ -39,6 +41,7 @@ NAMED = tuple(
 )
 SNAPSHOT = "kept"
 MODEL = "digits"
+LANGUAGE = "reference"
 
 TIMEOUT_SECONDS = 30.0
 # How long a watch that was not refused at once is given to be refused after all.
@@ -66,12 +69,13 @@ def methods() -> dict[str, MethodDescriptor]:
 def messages(session: str) -> dict[str, Message]:
     """For each rpc a message that it answers with OK to whoever owns `session` of the digits; a new rpc needs one here.
 
-    But that of RepositoryModelUnload, which would end every test, names a model that there is not.
+    But that of RepositoryModelUnload, which would end every test, names a model that there is not. Three are about a
+    session of the same id of a language model.
 
     CreateSession opens `new-{session}`, ForkSession `fork-{session}`; three are about its snapshot `kept`.
     """
     name = f"models/{MODEL}/sessions/{session}"
-    snapshot = f"{name}/snapshots/{SNAPSHOT}"
+    snapshot, language = f"{name}/snapshots/{SNAPSHOT}", f"models/{LANGUAGE}/sessions/{session}"
     cases: dict[str, Message] = {rpc: getattr(pb, f"{rpc.rpartition('/')[2]}Request")(name=name) for rpc in NAMED}
     return cases | {
         OIP + "ServerLive": oip.ServerLiveRequest(),
@@ -97,6 +101,9 @@ def messages(session: str) -> dict[str, Message]:
         SESSIONS + "DeleteSnapshot": pb.DeleteSnapshotRequest(name=snapshot),
         SESSIONS + "RestoreSession": pb.RestoreSessionRequest(name=snapshot),
         SESSIONS + "SendFeedback": pb.SendFeedbackRequest(name=name, labels=[{"request_id": "r0"}]),
+        GENERATION + "Generate": generation_pb.GenerateRequest(name=language, prompt="ab", sampling={"max_tokens": 2}),
+        GENERATION + "Learn": generation_pb.LearnRequest(name=language, texts={"texts": ["a text"]}, max_tokens=1),
+        GENERATION + "Score": generation_pb.ScoreRequest(name=language, texts=["a text"]),
         SERVER + "GetServerInfo": server_service_pb2.GetServerInfoRequest(),
         HEALTH + "Check": health_pb2.HealthCheckRequest(),
         HEALTH + "Watch": health_pb2.HealthCheckRequest(),
@@ -163,7 +170,50 @@ def richer(session: str) -> list[tuple[str, Message]]:
             SESSIONS + "SendFeedback",
             pb.SendFeedbackRequest(name=name, labels=[{"request_id": f"r{n}", "row": n, "label": n} for n in range(5)]),
         ),
+        *_written(session),
         (HEALTH + "Check", health_pb2.HealthCheckRequest(service="inference.GRPCInferenceService")),
+    ]
+
+
+def _written(session: str) -> list[tuple[str, Message]]:
+    """Good messages to a language model and to its session; their sessions may not be there."""
+    name, turn = f"models/{LANGUAGE}/sessions/{session}", {"role": "user", "content": "a question"}
+    pair = {"prompt": "what?", "completion": " that"}
+    asked = oip.ModelInferRequest(
+        model_name=LANGUAGE,
+        inputs=[{"name": "text_input", "datatype": "BYTES", "shape": [1], "contents": {"bytes_contents": [b"ab"]}}],
+    )
+    asked.parameters["max_tokens"].int64_param = 2
+    asked.parameters["stream"].bool_param = True
+    return [
+        (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent=f"models/{LANGUAGE}", session_id=session)),
+        (OIP + "ModelInfer", asked),
+        (OIP + "ModelStreamInfer", asked),
+        (
+            GENERATION + "Generate",
+            generation_pb.GenerateRequest(
+                name=f"models/{LANGUAGE}",
+                conversation={"messages": [turn]},
+                sampling={"max_tokens": 3, "temperature": 0.7, "top_p": 0.9, "stop": ["x"], "seed": 3},
+                search={"strategy": 1, "samples": 2},
+            ),
+        ),
+        (
+            GENERATION + "Learn",
+            generation_pb.LearnRequest(
+                name=name,
+                pairs={"pairs": [pair, pair]},
+                recipe="supervised",
+                recipe_parameters={"epochs": 1},
+                max_tokens=400,
+                max_ms=50,
+            ),
+        ),
+        (GENERATION + "Learn", generation_pb.LearnRequest(name=name, demonstrations={"pairs": [pair]}, recipe="ttt")),
+        (
+            GENERATION + "Score",
+            generation_pb.ScoreRequest(name=f"models/{LANGUAGE}", prompt="a ", texts=["b", "c"], each_token=True),
+        ),
     ]
 
 

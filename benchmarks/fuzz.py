@@ -37,7 +37,7 @@ from acclimate.runtime.client.local import local_daemon
 from acclimate.runtime.security import tokens
 from benchmarks._mutations import mutated
 from benchmarks._report import ROOT, Report, Value, emit, parser
-from benchmarks._rpcs import MODEL, Outcome, ask, messages, methods, richer
+from benchmarks._rpcs import LANGUAGE, MODEL, Outcome, ask, messages, methods, richer
 
 BUNDLE = ROOT / "examples" / "digits" / "bundle"
 DEFECTS = (
@@ -95,7 +95,7 @@ def arena(bundle: Path) -> Iterator[Arena]:
         config.write_text(CONFIG, encoding="utf-8")
         given = {name: token for name, (token, _) in made.items()}
         with (
-            local_daemon([bundle], "--config", str(config), "--synchronous") as daemon,
+            local_daemon([bundle], "--config", str(config), "--synchronous", "--language-model", LANGUAGE) as daemon,
             Client(daemon.target, token=given["alice"]) as victim,
             Client(daemon.target, token=given["mallory"]) as attacker,
             Client(daemon.target, token=given["watcher"]) as operator,

@@ -10,9 +10,9 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.comparison import Comparison
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
 from acclimate.runtime.exemplars import request_labels
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.histograms import Exemplar
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
@@ -36,7 +36,7 @@ class Account:
 
     def __init__(
         self,
-        models: Mapping[str, Engine],
+        models: Mapping[str, Model],
         hub: EventHub,
         clock: Clock,
         census: Census,
@@ -94,6 +94,15 @@ class Account:
                 self.census.changed(session.key)
                 self._noted(session, None, False)
         self._telemetry[model] = telemetry
+
+    def used(self, session: Session, samples: int, scores: Scores | None = None) -> None:
+        """Count a request of a language model's session, about so many texts; `scores` are of tokens it has written."""
+        if scores is not None:
+            session.telemetry = observe(session.telemetry, scores, self._thresholds[session.model])
+        session.account.requests += 1
+        session.account.samples += samples
+        session.last_used_at = self._clock.wall()
+        self._noted(session, None, False)
 
     def stepped(self, report: StepReport) -> None:
         """Count one session's part in a step, and tell watchers."""
@@ -185,7 +194,7 @@ class Account:
             book = self.compared[ticket.session.model]
             book.compared(ticket.session.key, ticket.request_id, answer.scores, frozen)
 
-    def snapshot(self, engine: Engine, table: SessionTable) -> ModelSnapshot:
+    def snapshot(self, engine: Model, table: SessionTable) -> ModelSnapshot:
         """One served model's figures; safe from any thread."""
         name = engine.manifest.name
         tally = self.tallies[name]

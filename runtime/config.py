@@ -24,8 +24,10 @@ from pydantic_settings import (
 )
 
 from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, Restoration, Section
+from acclimate.runtime.config_generation import Generation
 from acclimate.runtime.config_language import Language, near
 from acclimate.runtime.config_metrics import Metrics
+from acclimate.runtime.config_scheduler import Scheduler
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
@@ -75,28 +77,6 @@ class Engine(Section):
     )
     specialised_bytes: int = Field(
         2**26, ge=0, description="memory that these graphs may take per model, estimated, bytes"
-    )
-
-
-class Scheduler(Section):
-    """When work is done."""
-
-    mode: Literal["background", "synchronous"] = Field(
-        "background",
-        description="background: answer, then learn; synchronous: predict, adapt, next (deterministic)",
-    )
-    max_batch: int = Field(32, ge=1, le=4096, description="samples predicted together, at most")
-    max_delay_ms: NonNegative = Field(0.0, description="time a request may wait for company, milliseconds")
-    max_queue: int = Field(1024, ge=1, description="requests waiting, at most; more are RESOURCE_EXHAUSTED")
-    patience_ms: NonNegative = Field(
-        250.0,
-        description="how long a request may be expected to wait while the daemon keeps up, milliseconds; beyond it, "
-        "and beyond 64 requests under way, more are RESOURCE_EXHAUSTED; 0: only max_queue bounds them",
-    )
-    overload_wait_ms: NonNegative = Field(
-        2.0,
-        description="the same once more comes than can be answered, milliseconds; longer where computing one takes "
-        "longer",
     )
 
 
@@ -170,6 +150,7 @@ class Config(BaseSettings):
     drift: Drift = Drift()
     budget: BudgetDefaults = BudgetDefaults()
     metrics: Metrics = Metrics()
+    generation: Generation = Generation()
     logging: Logging = Logging()
     web: Web = Web()
     tracing: Tracing = Tracing()

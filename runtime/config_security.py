@@ -46,6 +46,7 @@ class Limits(Section):
     max_name_length: int = Field(512, ge=64, description="characters of a name or another text in a request, at most")
     max_parameters: int = Field(64, ge=1, description="entries of a map in a request (parameters), at most")
     max_parameter_bytes: int = Field(16_384, ge=1, description="bytes of one text parameter's value, at most")
+    max_text_bytes: int = Field(2**20, ge=1, description="bytes of one text for a language model, at most")
     max_metadata_entries: int = Field(64, ge=8, description="metadata entries of an rpc, at most")
     max_metadata_bytes: int = Field(
         16_384, ge=1024, le=2**20, description="keys and values of an rpc's metadata together, bytes, at most"

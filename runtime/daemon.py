@@ -22,8 +22,10 @@ from acclimate.runtime.clock import SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.config_security import is_loopback
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import start_http
+from acclimate.runtime.metrics.language import LanguageCollector
 from acclimate.runtime.metrics.process import version
 from acclimate.runtime.rpc.server import build_server
 from acclimate.runtime.security import setup
@@ -48,24 +50,27 @@ def run(config: Config) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
     Raises:
-        BundleError: a bundle cannot be served. ModuleNotFoundError: ONNX Runtime, or what traces, is not installed.
+        BundleError: a bundle cannot be served. LanguageModelError: a language model cannot.
+        ModuleNotFoundError: ONNX Runtime, or what traces, is not installed.
         OSError: a port is taken. StoreError: the store cannot be opened.
         SecurityError: a certificate, key or token file cannot be used.
     """
     tracer = opened(config.tracing)
     logs.configure(config.logging, more=() if tracer is None else (tracer.log_fields,))
-    engines = wiring.load_engines(config)
+    engines, languages = wiring.load_engines(config), wiring.load_language_engines(config)
     # What was allocated while loading lives as long as the process; spare the collector the walk over it.
     gc.freeze()
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        asyncio.run(_serve(config, engines, tracer))
+        asyncio.run(_serve(config, engines, languages, tracer))
     finally:
         if tracer is not None:
             tracer.close()
 
 
-async def _serve(config: Config, engines: dict[str, Engine], tracer: Tracer | None) -> None:
+async def _serve(
+    config: Config, engines: dict[str, Engine], languages: dict[str, LanguageEngine], tracer: Tracer | None
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -73,19 +78,23 @@ async def _serve(config: Config, engines: dict[str, Engine], tracer: Tracer | No
     guard = setup.guard(config, SystemClock())
     door = setup.door(config, guard)
     _warn(config, guard)
-    service = wiring.build_service(config, engines, store=wiring.open_store(config), quotas=guard.quotas, tracer=tracer)
+    store = wiring.open_store(config)
+    service = wiring.build_service(
+        config, engines, store=store, quotas=guard.quotas, tracer=tracer, languages=languages
+    )
     supervisor = Supervisor.of(os.environ)
     reload = Reloading(supervisor.around(service.repository.reload, lambda: _status(service.models())))
     loop.add_signal_handler(signal.SIGHUP, reload.ask)
     rpc = build_server(service, config, guard=guard, tracer=tracer)
     figures = registry(service.snapshot, rpc.stats.counts, guard.stats, rpc.stats.streams)
+    figures.register(LanguageCollector(service.generating.snapshot))
     site = page(config, Bridge(service, guard, loop), version()) if config.web.enabled else None
     http = start_http(figures, lambda: service.ready, config.server.host, config.server.http_port, door, site)
     pulse = loop.create_task(supervisor.watch(), name="watchdog")
     try:
         service.start()
         await rpc.start()
-        announce(config, rpc.port, http.port, sorted(engines))
+        announce(config, rpc.port, http.port, sorted({*engines, *languages}))
         supervisor.ready(_status(service.models()))
         await stop.wait()
         reload.end()

@@ -212,7 +212,7 @@ class Lifecycle:
         """
         session = await self.expect(wanted.model, wanted.session_id, wanted.etag)
         check_paths(wanted.paths)
-        chosen = checked_budget(merged(budget_of(session), wanted, self._table.default_budget))
+        chosen = checked_budget(merged(budget_of(session), wanted, self._table.default_budget(session.model)))
         ttl = session.ttl_seconds
         if "ttl" in wanted.paths:
             ttl = checked_ttl(wanted.ttl_seconds, self._table.default_ttl_seconds)

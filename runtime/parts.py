@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.generation.model import Model
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.learner import Learner
 from acclimate.runtime.scheduler.predictor import Predictor
@@ -21,7 +22,7 @@ from acclimate.runtime.sessions.table import SessionTable
 class Parts:
     """`runtime/wiring.py` builds them; `engines` are the served ones by model."""
 
-    engines: dict[str, Engine]
+    engines: dict[str, Model]
     repository: ModelRepository
     table: SessionTable
     predictor: Predictor
@@ -31,13 +32,14 @@ class Parts:
     account: Account
     residency: Residency
     hub: EventHub
+    generating: Generating
     clock: Clock
     max_rows: int
     max_queue: int
     max_snapshots: int
     synchronous: bool
 
-    def served(self) -> list[Engine]:
+    def served(self) -> list[Model]:
         """Engines by name, safe from any thread."""
         # A copy first: models come and go while a scrape reads.
         engines = dict(self.engines)

@@ -19,6 +19,7 @@ from acclimate.adapters.seeding import check_seed, seed_state
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.base import Engine, Folded
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
+from acclimate.runtime.generation.model import LanguageModel, Model
 from acclimate.runtime.scheduler.drive import Slicing, answer, waiting
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.types import Seed
@@ -57,7 +58,7 @@ class Seeder:
         self._slicing = Slicing(slice_rows, waiting(idle, patience))
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="seed")
 
-    async def prepare(self, engine: Engine, seed: Seed) -> Prepared:
+    async def prepare(self, engine: Model, seed: Seed) -> Prepared:
         """What a session that begins with `seed` begins with; nothing is changed yet.
 
         Raises:
@@ -65,7 +66,7 @@ class Seeder:
         """
         return await self.judge(engine, *seeded_rows(engine.manifest, engine.source, seed))
 
-    async def judge(self, engine: Engine, theta: Float, stats: Float) -> Prepared:
+    async def judge(self, engine: Model, theta: Float, stats: Float) -> Prepared:
         """What serves `theta [P]`, `stats [Q]`, or FailedPrecondition from the guard that refuses them."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._judged, engine, theta, stats)
 
@@ -73,19 +74,28 @@ class Seeder:
         """Give the thread up."""
         self._pool.shutdown(wait=False)
 
-    def _judged(self, engine: Engine, theta: Float, stats: Float) -> Prepared:
-        asking = check_seed(self._guards, engine.source, theta, stats)
+    def _judged(self, engine: Model, theta: Float, stats: Float) -> Prepared:
         # A seed may hold any finite number; what overflows because of it is refused, not warned about.
         with np.errstate(all="ignore"):
-            try:
-                request = next(asking)
-                while True:
-                    request = asking.send(answer(request, engine, self._slicing))
-            except StopIteration as finished:
-                verdict, distance = finished.value
+            if isinstance(engine, LanguageModel):
+                verdict, distance = engine.judged(theta)
+                asked = len(engine.foundation().units)
+            else:
+                verdict, distance = self._asked(engine, theta, stats)
+                asked = len(engine.source.canary_labels)
             if verdict is not Outcome.APPLIED:
                 raise _refused(engine.manifest.name, verdict, distance)
-            return Prepared(theta, stats, engine.fold(theta, stats), distance, len(engine.source.canary_labels))
+            return Prepared(theta, stats, engine.fold(theta, stats), distance, asked)
+
+    def _asked(self, engine: Engine, theta: Float, stats: Float) -> tuple[Outcome, float]:
+        asking = check_seed(self._guards, engine.source, theta, stats)
+        try:
+            request = next(asking)
+            while True:
+                request = asking.send(answer(request, engine, self._slicing))
+        except StopIteration as finished:
+            verdict: tuple[Outcome, float] = finished.value
+            return verdict
 
 
 def plant(session: Session, prepared: Prepared) -> None:

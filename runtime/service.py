@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.booking import book
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
 from acclimate.runtime.feedback import settle
+from acclimate.runtime.generation.model import Model, answers_arrays
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.inference import Sequence as SequenceParameters
 from acclimate.runtime.inference import check_version, checked_inputs, sequence_of
 from acclimate.runtime.lifecycle import Lifecycle
@@ -74,6 +75,11 @@ class Service:
     def admission(self) -> Admission:
         """What says whether there is room for one more request."""
         return self._parts.predictor.admission
+
+    @property
+    def generating(self) -> Generating:
+        """What language models do."""
+        return self._parts.generating
 
     @property
     def ready(self) -> bool:
@@ -159,7 +165,8 @@ class Service:
     async def feedback(self, model: str, session_id: str, labels: Sequence[Feedback]) -> FeedbackResult:
         """Compare labels with remembered answers. One label that is not acceptable refuses them all."""
         session = await self._parts.residency.get(model, session_id)
-        result = settle(session, labels, len(self._engine(model).manifest.classes), self._parts.account)
+        classes = answers_arrays(self._engine(model)).manifest.classes
+        result = settle(session, labels, len(classes), self._parts.account)
         await self._learn(session)
         return result
 
@@ -199,7 +206,7 @@ class Service:
                 return
 
     async def _infer(self, request: InferRequest) -> InferReply:
-        engine = self._engine(request.model)
+        engine = answers_arrays(self._engine(request.model))
         sequence = sequence_of(request.parameters)
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
@@ -212,7 +219,7 @@ class Service:
                 if session is not None and sequence.min_version:
                     step_aside()
                     await self._readers.reach(session, sequence.min_version, deadline)
-                    engine = self._engine(request.model)
+                    engine = answers_arrays(self._engine(request.model))
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
                 answer = await self._parts.predictor.submit(
                     engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
@@ -286,7 +293,7 @@ class Service:
         manifests = (self.model(name, version),) if name else self.models()
         return tuple((manifest, self._parts.account.usages[manifest.name]) for manifest in manifests)
 
-    def _engine(self, model: str) -> Engine:
+    def _engine(self, model: str) -> Model:
         return self._parts.table.engine(model)
 
     def _view(self, session: Session) -> SessionView:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from typing import Protocol
 
 from acclimate.adapters.manifest import Manifest
+from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.scheduler.admission import Admission
@@ -48,6 +49,10 @@ class ServiceProtocol(Protocol):
     @property
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
+
+    @property
+    def generating(self) -> Generating:
+        """What language models do: texts generated, learnt from and scored."""
 
     def usages(self, name: str, version: str = "") -> tuple[tuple[Manifest, Usage], ...]:
         """What a model, or with an empty name each, has done since it was loaded; NotFound if it is not served."""

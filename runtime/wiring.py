@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.account import Account
-from acclimate.runtime.bounding import batches_of, guards_of, limits_of, patience_of
 from acclimate.runtime.bundle import Bundle, BundleError, read_bundle
 from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.engines.base import Engine
-from acclimate.runtime.engines.language import LanguageEngine, LanguageModelError
+from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.events import EventHub
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.inference import max_rows
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.repository.adoption import Adoption
@@ -46,6 +46,8 @@ from acclimate.runtime.store import tools as store_tools
 from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.tracing.base import Tracer
+from acclimate.runtime.wiring_language import generating, language_models, load_language_engines
+from acclimate.runtime.wiring_limits import batches_of, guards_of, limits_of, patience_of
 
 __all__ = ["build_service", "load_engine", "load_engines", "load_language_engines", "open_store", "store_tools"]
 
@@ -118,21 +120,6 @@ def load_engines(config: Config) -> dict[str, Engine]:
     return engines
 
 
-def load_language_engines(config: Config, progress: Callable[[str], None] | None = None) -> dict[str, LanguageEngine]:
-    """Every configured language model by name; torch is imported only if there is one. `progress` hears what goes on.
-
-    Raises:
-        LanguageModelError: one cannot be loaded, or what it needs is not installed.
-    """
-    if not config.language.models:
-        return {}
-    try:
-        from acclimate.runtime.engines.torch_lm.served import engines_of
-    except ModuleNotFoundError as error:
-        raise LanguageModelError(f"language models need {error.name}; pip install 'acclimate[llm]'") from error
-    return engines_of(config.language, progress or (lambda text: log.info("language model", doing=text)))
-
-
 def open_store(config: Config) -> Store | None:
     """The configured store, or None.
 
@@ -156,15 +143,15 @@ def build_service(
     store: Store | None = None,
     quotas: Quotas | None = None,
     tracer: Tracer | None = None,
+    languages: Mapping[str, LanguageEngine] | None = None,
 ) -> Service:
     """Everything behind the edges, not yet started; must be called on the running event loop."""
-    clock, engines = clock or SystemClock(), dict(engines)
+    synchronous, hub, clock = config.scheduler.mode == "synchronous", EventHub(), clock or SystemClock()
+    models: dict[str, Model] = {**engines, **(writers := language_models(config, languages or {}))}
     quotas = quotas or setup.quotas(config, clock, SecurityStats())
-    synchronous = config.scheduler.mode == "synchronous"
-    hub = EventHub()
     census = Census(lambda key: table.at(key), config.metrics.top_sessions)
-    account = Account(engines, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
-    table = _table(config, engines, clock, quotas)
+    account = Account(models, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
+    table = _table(config, models, clock, quotas)
     residency = _residency(config, table, account, clock, store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
@@ -176,11 +163,11 @@ def build_service(
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
         quotas.weight,
     )
-    steps = _steps(config, store)
+    steps, shared = _steps(config, store), None if synchronous else _shared(config, quotas, clock)
     learner = Learner(
         steps,
         clock,
-        None if synchronous else _shared(config, quotas, clock),
+        shared,
         predictor.idle,
         told(account.stepped, None if tracer is None else tracer.stepped),
         residency.may_commit,
@@ -188,9 +175,9 @@ def build_service(
     )
     service = Service(
         Parts(
-            engines=engines,
+            engines=models,
             repository=ModelRepository(
-                around_of(config, engines, table, predictor, learner, account, residency.adoption)
+                around_of(config, models, table, predictor, learner, account, residency.adoption)
             ),
             table=table,
             predictor=predictor,
@@ -200,6 +187,7 @@ def build_service(
             account=account,
             residency=residency,
             hub=hub,
+            generating=generating(config, writers, residency, account, clock, shared),
             clock=clock,
             max_rows=max_rows(config.scheduler.max_batch),
             max_queue=config.scheduler.max_queue,
@@ -226,7 +214,7 @@ def _residency(config: Config, table: SessionTable, account: Account, clock: Clo
     return residency
 
 
-def _table(config: Config, engines: dict[str, Engine], clock: Clock, quotas: Quotas) -> SessionTable:
+def _table(config: Config, engines: dict[str, Model], clock: Clock, quotas: Quotas) -> SessionTable:
     drift = Watch.of(config.drift.model_dump())
     return SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
 
@@ -262,7 +250,7 @@ def _shared(config: Config, quotas: Quotas, clock: Clock) -> SharedBudgets:
 
 def around_of(
     config: Config,
-    engines: dict[str, Engine],
+    engines: dict[str, Model],
     table: SessionTable,
     predictor: Predictor,
     learner: Learner,

@@ -31,6 +31,7 @@ class Work:
         self._parts.repository.close()
         self._parts.predictor.close()
         self._parts.learner.close()
+        await self._parts.generating.drain(grace_seconds)
         if self._serving:
             _, late = await asyncio.wait(self._serving, timeout=grace_seconds)
             for task in late:

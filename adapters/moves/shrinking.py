@@ -7,7 +7,9 @@ most information about the input, `I = H(mean p) - mean H(p)`: sure answers, spr
 1991). A collapsed model is sure too, but of one class, so entropy alone would choose it.
 
 The stream's statistics are averaged over as many samples as the present domain has shown; when a batch lies much
-farther from that average than batches usually do, the domain has changed and the average starts over.
+farther from that average than batches usually do, the domain has changed and the average starts over. Where labels
+come in runs, a new class moves a batch as far as a new domain does elsewhere, and an average that started over at each
+would know one class only: there, the more restless a stream is, the farther a batch has to lie.
 
 While a domain lasts, the present blend and its neighbours in turn are tried; a new one is tried at all of them.
 """
@@ -27,7 +29,7 @@ from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Moved, Seen, among, only_where
 from acclimate.adapters.moves.descent import Descent
 from acclimate.adapters.numerics import entropy, group_count, group_mean, softmax
-from acclimate.adapters.pacing import SINCE, SURPRISED, Pace
+from acclimate.adapters.pacing import RESTLESS, SINCE, SURPRISED, Pace, runs
 from acclimate.adapters.randomness import rank
 from acclimate.adapters.requests import Index, Reply, Request, Serve
 from acclimate.adapters.source import Source
@@ -50,7 +52,9 @@ class Shrinking:
             on the blend: descending at the blend's own statistics was 2.5 points worse (`docs/benchmarks.md`).
         blends: shares of the stream's statistics against the source's that are tried.
         memory: samples that the average of a domain is worth at most.
-        surprise: a batch this many times farther from the average than usual starts a new domain.
+        surprise: a batch this many times farther from the average than usual starts a new domain,
+        calm: and where labels come in runs, the cube of as many times more as a stream is more restless than this.
+        runs: agreement of a batch's answers beyond which labels come in runs; see `pacing.runs`.
         patience: share of the evidence for each blend that a step keeps.
         tie: nats of information that a larger share must win by: they are a noisy estimate, and where the source's
             statistics do as well they also fit what the session was made for.
@@ -63,6 +67,8 @@ class Shrinking:
     blends: tuple[float, ...] = (0.0, 0.25, 0.5, 0.7, 0.85, 1.0)
     memory: float = 512.0
     surprise: float = 2.0
+    calm: float = 1.6
+    runs: float = 0.08
     patience: float = 0.7
     judged: int = 32
     tie: float = 0.03
@@ -118,8 +124,10 @@ class Shrinking:
         held = np.clip(count, 1, self.memory)
         # Two averages of one domain lie apart by their errors, which fall with the samples of each.
         distance = _distance(source, seen.batch_stats, state[DOMAIN]) / (1 / rows + 1 / held)
+        restless = np.where(runs(state) > self.runs, np.maximum(state[RESTLESS] / self.calm, 1), 1)
+        surprise = self.surprise * restless**3
         # What is usual in a domain shows at its second batch; if that looks otherwise, it is of yet another domain.
-        changed = (count == 0) | np.where(usual > 0, distance > self.surprise * usual, state[SURPRISED])
+        changed = (count == 0) | np.where(usual > 0, distance > surprise * usual, state[SURPRISED])
         known = np.where(changed, 0, np.minimum(count, self.memory))
         gain = (rows / (rows + known))[:, np.newaxis].astype(np.float32)
         domain = state[DOMAIN] + gain * (seen.batch_stats - state[DOMAIN])

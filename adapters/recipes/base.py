@@ -70,5 +70,5 @@ def template(recipe: Recipe, source: Source) -> State:
     if recipe.ring is not None:
         state |= recipe.ring.template(source)
     if recipe.pace is not None:
-        state |= recipe.pace.template()
+        state |= recipe.pace.template(source.classes)
     return state if recipe.move is None else state | recipe.move.template(source)

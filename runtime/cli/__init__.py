@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from acclimate.runtime.cli import bundle, demo, export, health, model, serve, session_life, store, token, top
+from acclimate.runtime.cli import bundle, chat, demo, export, health, model, serve, session_life, store, token, top
 
 app = typer.Typer(
     name="acclimate",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("serve")(serve.serve)
 app.command("health")(health.health)
+app.command("chat")(chat.chat)
 app.command("demo", context_settings={"ignore_unknown_options": True})(demo.demo)
 app.command(
     "export",

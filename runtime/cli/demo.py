@@ -16,7 +16,7 @@ DEFAULT = "digits"
 def demo(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME] [OPTIONS]", help="Name of the demo (digits), and its own options, e.g. --json."),
+        typer.Argument(metavar="[NAME] [OPTIONS]", help="Name of the demo (digits, llm), and options of its own."),
     ] = None,
 ) -> None:
     """Run a demo; options such as --json and --seconds go to it."""

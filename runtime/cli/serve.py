@@ -15,6 +15,10 @@ MISSING = {
     "onnxruntime": "no engine is installed; run: pip install 'acclimate[cpu]' (or 'acclimate[gpu]' for CUDA)",
     "opentelemetry": "tracing.endpoint is set and OpenTelemetry is not installed; run: pip install 'acclimate[trace]'",
 }
+NOTHING = (
+    "no bundle to serve; give --bundle DIR, --repository DIR or --language-model NAME, or `bundles` in the "
+    "configuration"
+)
 
 
 def serve(
@@ -23,6 +27,12 @@ def serve(
     ] = None,
     repository: Annotated[
         Path | None, typer.Option(help="Directory whose children are bundles to serve; read again on SIGHUP.")
+    ] = None,
+    language_model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Language model to serve: smollm2, a directory, a GGUF file or a hub id, or NAME=one of these."
+        ),
     ] = None,
     grpc_port: Annotated[int | None, typer.Option(help="gRPC port; 0 picks a free one. [default: 8001]")] = None,
     http_port: Annotated[int | None, typer.Option(help="HTTP port; 0 picks a free one. [default: 8002]")] = None,
@@ -38,16 +48,15 @@ def serve(
     from acclimate.runtime.config import ConfigError, load
 
     try:
-        settings = load(config, overrides(bundle, repository, grpc_port, http_port, synchronous, insecure))
+        chosen = overrides(bundle, repository, grpc_port, http_port, synchronous, insecure)
+        settings = load(config, chosen | named(language_model or []))
     except ConfigError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
-    if not settings.bundles and not settings.repository.directory:
-        fail(
-            ExitCode.BAD_CONFIG,
-            "no bundle to serve; give --bundle DIR or --repository DIR, or `bundles` in the configuration",
-        )
+    if not (settings.bundles or settings.repository.directory or settings.language.models):
+        fail(ExitCode.BAD_CONFIG, NOTHING)
     from acclimate.runtime import daemon
     from acclimate.runtime.bundle import BundleError
+    from acclimate.runtime.engines.language import LanguageModelError
     from acclimate.runtime.security.files import SecurityError
     from acclimate.runtime.store.base import StoreError
 
@@ -61,7 +70,7 @@ def serve(
         fail(ExitCode.ENGINE_MISSING, MISSING[package])
     except SecurityError as error:
         fail(ExitCode.BAD_CONFIG, str(error))
-    except BundleError as error:
+    except (BundleError, LanguageModelError) as error:
         fail(ExitCode.BAD_BUNDLE, str(error))
     except StoreError as error:
         fail(ExitCode.BAD_STORE, str(error))
@@ -69,6 +78,15 @@ def serve(
         if error.errno != errno.EADDRINUSE:
             raise
         fail(ExitCode.PORT_TAKEN, error.strerror or str(error))
+
+
+def named(models: list[str]) -> dict[str, Any]:
+    """The configuration of language models given as `PLACE` or `NAME=PLACE`; a place alone names itself by its end."""
+    chosen = {}
+    for given in models:
+        name, separator, place = given.partition("=")
+        chosen[name if separator else Path(given).stem.lower()] = place if separator else given
+    return {"language": {"models": chosen}} if chosen else {}
 
 
 def overrides(

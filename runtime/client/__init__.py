@@ -3,6 +3,7 @@
 from acclimate.runtime.client.aio import AsyncClient
 from acclimate.runtime.client.aio_session import AsyncSession
 from acclimate.runtime.client.errors import ClientError, SessionLost
+from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson, Generation, Lesson
 from acclimate.runtime.client.peft_write import NoLowRankUpdates, write_peft
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls
@@ -11,6 +12,17 @@ from acclimate.runtime.client.state_file import write_state
 from acclimate.runtime.client.sync import Client
 from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import AsyncWatch, Watch
+from acclimate.runtime.engines.language import Message
+from acclimate.runtime.generation.types import (
+    GeneratedToken,
+    LearnOutcome,
+    LearnProgress,
+    LearnVerdict,
+    Scored,
+    ScoreReply,
+    Strategy,
+    Usage,
+)
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.types import (
     Budget,
@@ -26,6 +38,8 @@ from acclimate.runtime.types import (
 
 __all__ = [
     "AsyncClient",
+    "AsyncGeneration",
+    "AsyncLesson",
     "AsyncSession",
     "AsyncWatch",
     "Budget",
@@ -36,17 +50,28 @@ __all__ = [
     "ExportedSession",
     "Feedback",
     "FeedbackResult",
+    "GeneratedToken",
+    "Generation",
+    "LearnOutcome",
+    "LearnProgress",
+    "LearnVerdict",
+    "Lesson",
+    "Message",
     "ModelInfo",
     "NamedTensor",
     "NoLowRankUpdates",
     "Prediction",
+    "ScoreReply",
+    "Scored",
     "Seed",
     "ServerInfo",
     "Session",
     "SessionLost",
     "SessionView",
     "SnapshotView",
+    "Strategy",
     "Tls",
+    "Usage",
     "Watch",
     "read_seed",
     "write_peft",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -11,11 +11,14 @@ from numpy.typing import ArrayLike
 
 from acclimate.runtime.client import messages, operations
 from acclimate.runtime.client.errors import ClientError, SessionLost, lost
+from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson
+from acclimate.runtime.client.language import Given, PromptLike
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
 from acclimate.runtime.client.streams import predict_stream_async
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
+from acclimate.runtime.generation.types import ScoreReply, Strategy
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.rpc import convert_lifecycle
 from acclimate.runtime.types import Budget, EventKind, ExportedSession, Feedback, FeedbackResult, SessionView
@@ -173,6 +176,60 @@ class AsyncSession:
     async def delete(self, *, etag: str = "", timeout_seconds: float | None = None) -> None:
         """Close and forget it."""
         await self._call(operations.delete_session(self.model, self.id, etag), timeout_seconds)
+
+    def generate(
+        self,
+        prompt: PromptLike,
+        *,
+        max_tokens: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        stop: Sequence[str] = (),
+        seed: int = 0,
+        strategy: Strategy = Strategy.NONE,
+        samples: int = 1,
+        timeout_seconds: float | None = None,
+    ) -> AsyncGeneration:
+        """The tokens of a text that it writes; see the client's."""
+        return self._client.generate(
+            self.model, prompt, session_id=self.id,
+            max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop=stop, seed=seed,
+            strategy=strategy, samples=samples, timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+
+    def learn(
+        self,
+        *,
+        texts: Sequence[str] = (),
+        pairs: Given = (),
+        demonstrations: Given = (),
+        recipe: str | None = None,
+        recipe_parameters: Mapping[str, float] | None = None,
+        max_tokens: int | None = None,
+        max_ms: float | None = None,
+        etag: str = "",
+        timeout_seconds: float | None = None,
+    ) -> AsyncLesson:
+        """Let it learn; see the client's."""
+        return self._client.learn(
+            self.model, self.id, texts=texts, pairs=pairs, demonstrations=demonstrations,
+            recipe=recipe, recipe_parameters=recipe_parameters, max_tokens=max_tokens, max_ms=max_ms, etag=etag,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
+
+    async def score(
+        self,
+        texts: Sequence[str],
+        *,
+        context: PromptLike | None = None,
+        each_token: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> ScoreReply:
+        """Log-probability and perplexity of texts; see the client's."""
+        return await self._client.score(
+            self.model, texts, session_id=self.id, context=context, each_token=each_token,
+            timeout_seconds=timeout_seconds,
+        )  # fmt: skip
 
     async def watch(
         self, *, kinds: Collection[EventKind] = (), resume_seconds: float = DEFAULT_RESUME_SECONDS

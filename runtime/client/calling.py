@@ -145,7 +145,7 @@ class Calls:
         return operation.read(reply)
 
     def check_size(self, operation: Operation[Any], deadline: Deadline) -> None:
-        """Raise ClientError for a request that is larger than the daemon takes."""
+        """Raise ClientError for a request that the daemon would not take; ask it for its limit if need be."""
         size = operation.request.ByteSize()
         if size > SMALLEST_LIMIT and self.link.limit is None:
             try:

@@ -13,6 +13,7 @@ MAX_ATTEMPTS = 5
 OIP_SERVICE = "inference.GRPCInferenceService"
 SESSION_SERVICE = "acclimate.v1.SessionService"
 SERVER_SERVICE = "acclimate.v1.ServerService"
+GENERATION_SERVICE = "acclimate.v1.GenerationService"
 
 # How long a ping may go unanswered before the connection counts as lost, and how soon after a failure the next
 # attempt to connect begins: gRPC's own delays grow to two minutes, long after a daemon is back.
@@ -40,6 +41,7 @@ IDEMPOTENT = {
         "UpdateSession",
     ),
     SERVER_SERVICE: ("GetServerInfo",),
+    GENERATION_SERVICE: ("Score",),
 }
 
 

@@ -26,10 +26,10 @@ from acclimate.runtime.engines.reference_decoder import ReferenceDecoder
 BEGIN, END, VOCABULARY = 256, 257, 258
 RANK, ALPHA, FADING = 4, 8.0, np.float32(0.7)
 SHAPES = {
-    "memory.lora_A": "lora.A",
-    "memory.lora_B": "lora.B",
-    "head.lora_A": "lora.A",
-    "head.lora_B": "lora.B",
+    "memory.lora_A.weight": "lora.A",
+    "memory.lora_B.weight": "lora.B",
+    "head.lora_A.weight": "lora.A",
+    "head.lora_B.weight": "lora.B",
 }
 
 
@@ -84,7 +84,9 @@ class ReferenceLanguageEngine:
             cost=Cost(self.flops_per_token, 3 * self.flops_per_token, 0.01, 0.03),
             files=dict.fromkeys(REQUIRED_FILES, nothing),
             provenance={"engine": "reference"},
-            lora=tuple(Lora(name, f"{name}.lora_A", f"{name}.lora_B", RANK, ALPHA) for name in ("memory", "head")),
+            lora=tuple(
+                Lora(name, f"{name}.lora_A.weight", f"{name}.lora_B.weight", RANK, ALPHA) for name in ("memory", "head")
+            ),
         )
 
     @cached_property

@@ -21,8 +21,8 @@ from acclimate.adapters.errors import ManifestError
 from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.seeding import seed_state
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import FailedPrecondition
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.repository.berths import OPTIMISER
 from acclimate.runtime.repository.moving import Change, Move, Unfit
 from acclimate.runtime.sessions.cohort import Cohort
@@ -32,7 +32,7 @@ from acclimate.runtime.sessions.states import SessionEvent, SessionState, after
 from acclimate.runtime.store.base import SessionRecord
 
 Described = Callable[[str], str | None]
-Home = Callable[[SessionRecord, Engine], Cohort]
+Home = Callable[[SessionRecord, Model], Cohort]
 
 
 class Dropped(Exception):
@@ -68,7 +68,7 @@ class Adoption:
         self._known[old.digest] = old
         self._chosen[new.name] = unfit
 
-    def adopt(self, record: SessionRecord, engine: Engine, described: Described) -> Adopted:
+    def adopt(self, record: SessionRecord, engine: Model, described: Described) -> Adopted:
         """The record as `engine`'s model has it; `described` tells what the store knows of a bundle by its digest.
 
         Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 from acclimate.runtime.account import Account
 from acclimate.runtime.bundle import Bundle
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.repository.adoption import Adoption
 from acclimate.runtime.repository.shelves import Shelves
 from acclimate.runtime.scheduler.learner import Learner
@@ -26,7 +27,7 @@ class Around:
     shelves: Shelves
     read: Callable[[Path], Bundle]
     build: Callable[[Bundle], Engine]
-    engines: MutableMapping[str, Engine]
+    engines: MutableMapping[str, Model]
     table: SessionTable
     predictor: Predictor
     learner: Learner

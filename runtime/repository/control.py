@@ -14,6 +14,7 @@ import structlog
 from acclimate.runtime.bundle import BundleError
 from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import AcclimateError, FailedPrecondition, NotFound, Unavailable
+from acclimate.runtime.generation.model import bundled, replaceable
 from acclimate.runtime.repository import moving
 from acclimate.runtime.repository.around import Around
 from acclimate.runtime.repository.berths import look, prepare, vacate
@@ -108,8 +109,7 @@ class ModelRepository:
             Unavailable: the daemon drains.
         """
         async with self._lock:
-            engine = self._around.engines.get(name)
-            if engine is None:
+            if (engine := replaceable(name, self._around.engines.get(name))) is None:
                 await self._found(name, "")
                 return
             self._refuse_closed()
@@ -146,14 +146,14 @@ class ModelRepository:
             log.error("bundle cannot be served", path=str(entry.path), reason=entry.fault)
         for name in wanted:
             await self._try(self.load(name))
-        for name in sorted(set(self._around.engines) - set(wanted)):
+        for name in sorted(bundled(self._around.engines) - set(wanted)):
             if broken:
                 log.warning("model kept, for bundles cannot be read", model=name)
             else:
                 await self._try(self.unload(name))
 
     async def _load(self, entry: Entry, unfit: Unfit) -> str:
-        name, old = entry.name, self._around.engines.get(entry.name)
+        name, old = entry.name, replaceable(entry.name, self._around.engines.get(entry.name))
         new = await self._opened(entry, old)
         if new is None:
             return UNCHANGED

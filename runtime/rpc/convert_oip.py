@@ -20,6 +20,21 @@ PLATFORM = "acclimate_onnx"
 MAX_ID = 128
 SHARED_MEMORY = "shared_memory_region"
 CLASSIFICATION = "classification"
+TEXT_TASK = "text-generation"
+# As clients of Triton's LLM backends name them; all but the first may be left out, or said by request parameters.
+TEXT_INPUT, TEXT_OUTPUT = "text_input", "text_output"
+TEXT_INPUTS = (
+    TensorSpec(TEXT_INPUT, "BYTES", (1,)),
+    TensorSpec("stream", "BOOL", (1,)),
+    TensorSpec("max_tokens", "INT32", (1,)),
+    TensorSpec("temperature", "FP32", (1,)),
+    TensorSpec("top_p", "FP32", (1,)),
+    TensorSpec("stop", "BYTES", (-1,)),
+    TensorSpec("seed", "UINT64", (1,)),
+    TensorSpec("sampling_parameters", "BYTES", (1,)),
+    TensorSpec("exclude_input_in_output", "BOOL", (1,)),
+)
+TEXT_OUTPUTS = (TensorSpec(TEXT_OUTPUT, "BYTES", (1,)),)
 
 Tensor = oip.ModelInferRequest.InferInputTensor | oip.ModelInferRequest.InferRequestedOutputTensor
 
@@ -78,10 +93,20 @@ def model_metadata(manifest: Manifest) -> oip.ModelMetadataResponse:
         name=manifest.name,
         versions=[manifest.version],
         platform=PLATFORM,
-        inputs=[_tensor_metadata(spec) for spec in manifest.inputs],
-        outputs=[_tensor_metadata(spec) for spec in manifest.outputs],
+        inputs=[_tensor_metadata(spec) for spec in inputs_of(manifest)],
+        outputs=[_tensor_metadata(spec) for spec in outputs_of(manifest)],
         properties=properties(manifest),
     )
+
+
+def inputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """The tensors that a model takes; those of language models are all alike."""
+    return TEXT_INPUTS if manifest.task == TEXT_TASK else manifest.inputs
+
+
+def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
+    """The tensors that a model answers."""
+    return TEXT_OUTPUTS if manifest.task == TEXT_TASK else manifest.outputs
 
 
 def properties(manifest: Manifest) -> dict[str, str]:
@@ -100,7 +125,7 @@ def properties(manifest: Manifest) -> dict[str, str]:
         "calibration_mean_entropy_nats": repr(calibration.mean_entropy),
         "calibration_mean_confidence": repr(calibration.mean_confidence),
         "confidence_threshold": repr(calibration.confidence_threshold),
-        "input_datatypes": json.dumps(list(accepted(manifest.inputs[0].datatype))),
+        "input_datatypes": json.dumps(list(accepted(inputs_of(manifest)[0].datatype))),
         "forward_flops": repr(cost.forward_flops),
         "vjp_flops": repr(cost.vjp_flops),
         "bundle_format_version": str(FORMAT_VERSION),

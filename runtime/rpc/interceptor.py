@@ -184,7 +184,8 @@ def _decoded(handler: Handler, request: bytes, limits: MessageLimits) -> Any:
     except DecodeError as error:
         raise InvalidArgument(
             "MESSAGE_MALFORMED",
-            "the request is not a message of this rpc; compile your stubs from the protos of this version",
+            "the request is not a message of this rpc: a text in it is not UTF-8, or your stubs are not those of this "
+            "version; compile them again",
         ) from error
     check(message, limits)
     return message

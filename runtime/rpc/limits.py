@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from acclimate.oip.v1 import inference_pb2
 from acclimate.runtime.errors import InvalidArgument
-from acclimate.v1 import session_service_pb2
+from acclimate.v1 import generation_pb2, generation_service_pb2, session_service_pb2
 
 # Bounded by its own rule, which says more about it: `convert_sessions.MAX_LABELS`.
 LABELS = session_service_pb2.SendFeedbackRequest.DESCRIPTOR.fields_by_name["labels"]
@@ -23,16 +23,29 @@ CONTENTS = inference_pb2.InferTensorContents.DESCRIPTOR
 # The text of a parameter, of inference and of models alike.
 PARAMETER = "string_param"
 RAW = "raw_input_contents"
+# What people write and read, and not names.
+TEXTS = frozenset(
+    f"{kind.DESCRIPTOR.full_name}.{field}"
+    for kind, fields in (
+        (generation_pb2.ChatMessage, ("content",)),
+        (generation_pb2.Pair, ("prompt", "completion")),
+        (generation_pb2.Texts, ("texts",)),
+        (generation_service_pb2.GenerateRequest, ("prompt",)),
+        (generation_service_pb2.ScoreRequest, ("prompt", "texts")),
+    )
+    for field in fields
+)
 
 
 @dataclass(frozen=True, slots=True)
 class MessageLimits:
-    """Entries of a list and of a map, characters of a text, bytes of a text parameter's value, at most."""
+    """At most: entries of a list and of a map, characters of a name, bytes of a parameter's text and of a text."""
 
     max_tensors: int = 1024
     max_parameters: int = 64
     max_name_length: int = 512
     max_parameter_bytes: int = 16_384
+    max_text_bytes: int = 2**20
 
 
 def check(message: Message, limits: MessageLimits) -> None:
@@ -58,6 +71,11 @@ def _text(field: FieldDescriptor, value: Any, path: str, limits: MessageLimits) 
     if field.name == PARAMETER:
         size = len(value.encode("utf-8", "surrogatepass"))
         _most(path, size, limits.max_parameter_bytes, "bytes", "max_parameter_bytes")
+    elif field.full_name in TEXTS:
+        texts = (value,) if isinstance(value, str) else value
+        _most(path, len(texts), limits.max_tensors, "entries", "max_tensors")
+        for text in texts:
+            _most(path, len(text.encode("utf-8", "surrogatepass")), limits.max_text_bytes, "bytes", "max_text_bytes")
     elif isinstance(value, str):
         _most(path, len(value), limits.max_name_length, "characters", "max_name_length")
     else:

@@ -15,6 +15,7 @@ from acclimate.runtime.config import Config
 from acclimate.runtime.errors import FailedPrecondition, Unimplemented
 from acclimate.runtime.rpc import convert_config, convert_oip, convert_repository, convert_statistics
 from acclimate.runtime.rpc.oip_stream import Streams
+from acclimate.runtime.rpc.oip_text import Send, Texts
 from acclimate.runtime.service_protocol import ServiceProtocol
 
 SERVICE = "inference.GRPCInferenceService"
@@ -49,6 +50,7 @@ class InferenceServicer:
         self._version = version
         self._config = config
         self._streams = streams
+        self._texts = Texts(service, clock)
 
     async def ServerLive(  # noqa: N802
         self, request: oip.ServerLiveRequest, context: Context
@@ -86,6 +88,8 @@ class InferenceServicer:
     ) -> oip.ModelInferResponse:
         """One inference, answered in the form (raw or typed) that the request used."""
         remaining: float | None = context.time_remaining()
+        if self._texts.writes(request.model_name):
+            return await self._texts.answer(request, remaining)
         reply = await self._service.infer(convert_oip.infer_request(request, self._clock.monotonic(), remaining))
         return convert_oip.infer_response(reply, raw=bool(request.raw_input_contents))
 
@@ -97,7 +101,10 @@ class InferenceServicer:
         async def infer(request: oip.ModelInferRequest) -> oip.ModelInferResponse:
             return await self.ModelInfer(request, context)
 
-        replies = self._streams.serve(requests, infer)
+        async def write(request: oip.ModelInferRequest, send: Send) -> oip.ModelInferResponse:
+            return await self._texts.answer(request, context.time_remaining(), send)
+
+        replies = self._streams.serve(requests, infer, lambda model: write if self._texts.writes(model) else None)
         try:
             async for reply in replies:
                 yield reply

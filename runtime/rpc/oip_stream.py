@@ -1,4 +1,7 @@
-"""`ModelStreamInfer`: requests of one stream, several under way at a time, answered in their order."""
+"""`ModelStreamInfer`: requests of one stream, several under way at a time, answered in their order.
+
+Requests to models that answer in several parts are answered as the parts come.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,10 @@ FINAL = "triton_final_response"
 
 Replies = AsyncGenerator[oip.ModelStreamInferResponse, None]
 Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelInferResponse]]
+Write = Callable[[oip.ModelInferRequest, Callable[[oip.ModelInferResponse], None]], Awaitable[oip.ModelInferResponse]]
+"""Answers in parts: sends all but the last, and returns that."""
+Writes = Callable[[str], Write | None]
+"""What answers requests to a model in parts, or None."""
 
 log = structlog.stdlib.get_logger("acclimate.rpc")
 
@@ -55,21 +62,24 @@ class Streams:
         for reader in self._readers:
             reader.cancel()
 
-    async def serve(self, requests: AsyncIterator[bytes], infer: Infer) -> Replies:
+    async def serve(self, requests: AsyncIterator[bytes], infer: Infer, writes: Writes = lambda _: None) -> Replies:
         """The replies to a stream of requests, as bytes from the wire; closing the iterator cancels what is under way.
 
         Raises:
             Unavailable: the daemon drains; every request that was read has been answered.
         """
-        stream = _Stream(requests, infer, self)
+        stream = _Stream(requests, infer, self, writes)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
         self.stats.opened()
         if self._draining:
             reader.cancel()
         try:
-            while (task := await stream.order.get()) is not None:
-                yield await task
+            while (told := await stream.order.get()) is not None:
+                if isinstance(told, oip.ModelStreamInferResponse):
+                    yield told
+                    continue
+                yield await told
                 stream.slots.release()
         finally:
             self._readers.discard(reader)
@@ -82,8 +92,10 @@ class Streams:
 class _Stream:
     """One stream: what has been read and not yet answered."""
 
-    def __init__(self, requests: AsyncIterator[bytes], infer: Infer, streams: Streams) -> None:
+    def __init__(self, requests: AsyncIterator[bytes], infer: Infer, streams: Streams, writes: Writes) -> None:
         self._requests = requests
+        self._writes = writes
+        self._in_parts: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
         self._infer = infer
         self._stats = streams.stats
         self._sizes = streams.sizes
@@ -91,7 +103,9 @@ class _Stream:
         self._tasks: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
         self._ends: dict[Hashable, asyncio.Task[oip.ModelStreamInferResponse]] = {}
         self.slots = asyncio.Semaphore(streams.limit)
-        self.order: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | None] = asyncio.Queue()
+        self.order: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | oip.ModelStreamInferResponse | None] = (
+            asyncio.Queue()
+        )
 
     async def read(self) -> None:
         """Start every request as it comes, until the client has sent its last."""
@@ -102,9 +116,14 @@ class _Stream:
                 task = self._start(payload)
                 self._tasks.add(task)
                 task.add_done_callback(partial(self._done, held))
-                self.order.put_nowait(task)
+                if task in self._in_parts:
+                    # Its turn comes with its last part, after those that it has sent.
+                    task.add_done_callback(self._last_part)
+                else:
+                    self.order.put_nowait(task)
                 await self.slots.acquire()
         finally:
+            await asyncio.gather(*self._in_parts, return_exceptions=True)
             self.order.put_nowait(None)
 
     def _done(self, held: Pass | None, task: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
@@ -125,20 +144,32 @@ class _Stream:
         except DecodeError:
             return asyncio.create_task(self._answer(None, None))
         key = _sequence(message)
-        after = self._ends.get(key)
-        task = asyncio.create_task(self._answer(message, after))
+        after, write = self._ends.get(key), self._writes(message.model_name)
+        task = asyncio.create_task(self._answer(message, after, write))
+        if write is not None:
+            self._in_parts.add(task)
         if key is not None and (after is not None or _flag(message, "sequence_end")):
             # What follows on a sequence that ends is of another one, which begins when this has ended.
             self._ends[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return task
 
+    def _last_part(self, done: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
+        self._in_parts.discard(done)
+        self.order.put_nowait(done)
+
+    def _send(self, part: oip.ModelInferResponse) -> None:
+        self.order.put_nowait(oip.ModelStreamInferResponse(infer_response=part))
+
     def _forget(self, key: Hashable, done: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
         if self._ends.get(key) is done:
             del self._ends[key]
 
     async def _answer(
-        self, message: oip.ModelInferRequest | None, after: asyncio.Task[oip.ModelStreamInferResponse] | None
+        self,
+        message: oip.ModelInferRequest | None,
+        after: asyncio.Task[oip.ModelStreamInferResponse] | None,
+        write: Write | None = None,
     ) -> oip.ModelStreamInferResponse:
         """One reply, come what may: a request's refusal is its own, and so is a defect."""
         code = "OK"
@@ -151,7 +182,8 @@ class _Stream:
             if after is not None:
                 with suppress(Exception):
                     await asyncio.shield(after)
-            reply = oip.ModelStreamInferResponse(infer_response=await self._infer(message))
+            answer = await (self._infer(message) if write is None else write(message, self._send))
+            reply = oip.ModelStreamInferResponse(infer_response=answer)
             if _flag(message, EMPTY_FINAL):
                 reply.infer_response.parameters[FINAL].bool_param = True
             return reply

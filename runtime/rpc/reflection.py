@@ -15,9 +15,10 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from acclimate.oip.v1 import inference_pb2, model_config_pb2, model_repository_pb2, model_statistics_pb2
-from acclimate.v1 import server_service_pb2, session_service_pb2
+from acclimate.v1 import generation_service_pb2, server_service_pb2, session_service_pb2
 
 FILES = (
+    generation_service_pb2.DESCRIPTOR,
     server_service_pb2.DESCRIPTOR,
     session_service_pb2.DESCRIPTOR,
     health_pb2.DESCRIPTOR,

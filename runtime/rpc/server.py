@@ -13,7 +13,14 @@ from acclimate.oip.v1 import inference_pb2
 from acclimate.runtime.clock import Clock, SystemClock
 from acclimate.runtime.config import Config
 from acclimate.runtime.metrics.process import version
-from acclimate.runtime.rpc import health, oip_servicer, reflection, server_servicer, session_servicer
+from acclimate.runtime.rpc import (
+    generation_servicer,
+    health,
+    oip_servicer,
+    reflection,
+    server_servicer,
+    session_servicer,
+)
 from acclimate.runtime.rpc.credentials import server_credentials
 from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
@@ -25,9 +32,15 @@ from acclimate.runtime.security import setup
 from acclimate.runtime.security.guard import Guard
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.runtime.tracing.base import Tracer
-from acclimate.v1 import server_service_pb2, session_service_pb2
+from acclimate.v1 import generation_service_pb2, server_service_pb2, session_service_pb2
 
-SERVICES = (oip_servicer.SERVICE, session_servicer.SERVICE, server_servicer.SERVICE, health.SERVICE)
+SERVICES = (
+    oip_servicer.SERVICE,
+    session_servicer.SERVICE,
+    generation_servicer.SERVICE,
+    server_servicer.SERVICE,
+    health.SERVICE,
+)
 
 # Clients on flaky links ping more often than gRPC's default of five minutes allows them to.
 MIN_PING_INTERVAL_MS = 10_000
@@ -98,6 +111,7 @@ def build_server(
     inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
     oip_servicer.register(server, inference)
     session_servicer.register(server, session_servicer.SessionServicer(service))
+    generation_servicer.register(server, generation_servicer.GenerationServicer(service))
     server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
     states = health.Health(("", *SERVICES))
     service.repository.listen(lambda: states.models([manifest.name for manifest in service.models()]))
@@ -109,7 +123,12 @@ def build_server(
 
 def methods() -> tuple[str, ...]:
     """`Service/Method` of every rpc of ours and of the Open Inference Protocol."""
-    files = (inference_pb2.DESCRIPTOR, session_service_pb2.DESCRIPTOR, server_service_pb2.DESCRIPTOR)
+    files = (
+        inference_pb2.DESCRIPTOR,
+        session_service_pb2.DESCRIPTOR,
+        generation_service_pb2.DESCRIPTOR,
+        server_service_pb2.DESCRIPTOR,
+    )
     services = [service for file in files for service in file.services_by_name.values()]
     return tuple(
         short_name(f"/{service.full_name}/{method.name}") for service in services for method in service.methods
@@ -118,7 +137,13 @@ def methods() -> tuple[str, ...]:
 
 def _message_limits(config: Config) -> MessageLimits:
     chosen = config.limits
-    return MessageLimits(chosen.max_tensors, chosen.max_parameters, chosen.max_name_length, chosen.max_parameter_bytes)
+    return MessageLimits(
+        chosen.max_tensors,
+        chosen.max_parameters,
+        chosen.max_name_length,
+        chosen.max_parameter_bytes,
+        chosen.max_text_bytes,
+    )
 
 
 def _options(max_message_bytes: int, max_metadata_bytes: int) -> list[tuple[str, int]]:

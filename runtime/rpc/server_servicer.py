@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import grpc
 
+from acclimate.adapters.learning.recipes import LANGUAGE_RECIPES
 from acclimate.adapters.recipes import RECIPES
 from acclimate.runtime.config import Config
 from acclimate.runtime.metrics.process import rss_bytes
@@ -45,11 +46,16 @@ class ServerServicer(server_service_pb2_grpc.ServerServiceServicer):
             limits=pb.ServerLimits(
                 max_message_bytes=self._config.server.max_message_bytes,
                 max_sessions=self._config.sessions.max_sessions,
-                recipes=sorted(RECIPES),
+                recipes=sorted(self._recipes()),
                 default_recipe=self._config.sessions.default_recipe,
             ),
             models=[manifest.name for manifest in self._service.models()],
         )
+
+    def _recipes(self) -> set[str]:
+        """Names of all that sessions may run; those of language models where one is served."""
+        writes = any(self._service.generating.writes(manifest.name) for manifest in self._service.models())
+        return {*RECIPES, *LANGUAGE_RECIPES} if writes else set(RECIPES)
 
 
 def register(server: grpc.aio.Server, servicer: ServerServicer) -> None:

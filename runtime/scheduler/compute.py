@@ -19,6 +19,7 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.adapters.requests import Forward, Rows
 from acclimate.adapters.step import Asked, Batch, StepResult, adaptation_step
 from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.generation.model import answers_arrays
 from acclimate.runtime.scheduler.drive import Slicing, run_step
 from acclimate.runtime.sessions.cohort import Cohort
 
@@ -46,7 +47,7 @@ def compute_step(
     proves nothing about the others.
     """
     started = time.perf_counter()
-    engine, recipe = cohort.engine, cohort.recipe
+    engine, recipe = answers_arrays(cohort.engine), cohort.recipe
     result = run_step(adaptation_step(recipe, engine.source, state, batch), engine, slicing)
     if len(result.outcome) > 1 and (result.outcome == Outcome.ROLLED_BACK_NONFINITE).any():
         result = _merge([

@@ -17,6 +17,7 @@ WATCHERS = frozenset({Role.ADMIN, Role.OPERATOR})
 
 OIP = "/inference.GRPCInferenceService/"
 SESSIONS = "/acclimate.v1.SessionService/"
+GENERATION = "/acclimate.v1.GenerationService/"
 SERVER = "/acclimate.v1.ServerService/"
 HEALTH = "/grpc.health.v1.Health/"
 REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
@@ -52,6 +53,9 @@ RPCS: dict[str, frozenset[Role]] = {
     SESSIONS + "ListSnapshots": ANYONE,
     SESSIONS + "DeleteSnapshot": TENANTS,
     SESSIONS + "RestoreSession": TENANTS,
+    GENERATION + "Generate": TENANTS,
+    GENERATION + "Learn": TENANTS,
+    GENERATION + "Score": TENANTS,
     SERVER + "GetServerInfo": ANYONE,
     REFLECTION + "ServerReflectionInfo": ANYONE,
 }

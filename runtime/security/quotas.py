@@ -182,6 +182,11 @@ class Quotas:
         self._tell(tenant, Quota.ADAPTATION)
         return False
 
+    def adaptation_left(self, tenant: str) -> tuple[float, float]:
+        """Milliseconds of adaptation that the tenant has left, and is granted each second; infinite: no quota."""
+        bucket = self._usage(tenant).adaptation
+        return (math.inf, math.inf) if bucket is None else (bucket.available(self.clock.monotonic()), bucket.rate)
+
     def adapted(self, tenant: str, milliseconds: float) -> None:
         """Charge the tenant for a step; one that cost more than foreseen leaves a debt."""
         bucket = self._usage(tenant).adaptation

@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from acclimate.adapters import budget
-from acclimate.adapters import recipes as recipe_table
 from acclimate.adapters.bank import SessionBank
 from acclimate.adapters.errors import RecipeError
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.recipes import Recipe
 from acclimate.adapters.watch import Watch
-from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import InvalidArgument
+from acclimate.runtime.generation.model import Model
+from acclimate.runtime.sessions import recipes as recipe_table
 
 CohortKey = tuple[str, str, tuple[tuple[str, float], ...]]
 
@@ -24,14 +24,16 @@ class Cohort:
     """An engine, a recipe with its effective parameters, and the bank that holds the sessions' rows."""
 
     key: CohortKey
-    engine: Engine
+    engine: Model
     recipe: Recipe
     parameters: Mapping[str, float]
     bank: SessionBank = field(repr=False)
 
 
-def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], defaults: Mapping[str, float]) -> CohortKey:
-    """Equal for sessions that may share a step.
+def cohort_key(
+    model: str, recipe: str, parameters: Mapping[str, float], defaults: Mapping[str, float], writes: bool = False
+) -> CohortKey:
+    """Equal for sessions that may share a step; `writes` says that the model writes texts.
 
     `parameters` override `defaults`, and those the recipe's own, where the recipe has a parameter of that name.
 
@@ -39,7 +41,7 @@ def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], default
         InvalidArgument: the recipe or one of its parameters is unknown or out of range.
     """
     try:
-        return model, recipe, _effective(recipe, tuple(parameters.items()), tuple(defaults.items()))
+        return model, recipe, _effective(recipe, tuple(parameters.items()), tuple(defaults.items()), writes)
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=recipe) from error
 
@@ -47,15 +49,15 @@ def cohort_key(model: str, recipe: str, parameters: Mapping[str, float], default
 # Most sessions are opened with the same few sets, and checking one takes as long as the rest of opening a session.
 @lru_cache(maxsize=64, typed=True)
 def _effective(
-    recipe: str, parameters: tuple[tuple[str, float], ...], defaults: tuple[tuple[str, float], ...]
+    recipe: str, parameters: tuple[tuple[str, float], ...], defaults: tuple[tuple[str, float], ...], writes: bool
 ) -> tuple[tuple[str, float], ...]:
     """Every parameter of a recipe with its value, by name."""
-    taken = recipe_table.values(recipe, {})
+    taken = recipe_table.values(recipe, {}, writes)
     configured = {name: value for name, value in defaults if name in taken}
-    return tuple(sorted(recipe_table.values(recipe, configured | dict(parameters)).items()))
+    return tuple(sorted(recipe_table.values(recipe, configured | dict(parameters), writes).items()))
 
 
-def build_cohort(key: CohortKey, engine: Engine, guards: Guards, watch: Watch | None = None) -> Cohort:
+def build_cohort(key: CohortKey, engine: Model, guards: Guards, watch: Watch | None = None) -> Cohort:
     """An empty cohort for a key made by `cohort_key`.
 
     Raises:
@@ -63,8 +65,7 @@ def build_cohort(key: CohortKey, engine: Engine, guards: Guards, watch: Watch | 
     """
     _, name, effective = key
     try:
-        recipe = recipe_table.build(name, dict(effective), engine.source, guards, watch)
-        template = recipe_table.template(recipe, engine.source) | budget.template(0.0, 0.0, 0.0)
+        recipe, template = recipe_table.composed(name, dict(effective), engine, guards, watch)
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=name) from error
-    return Cohort(key, engine, recipe, dict(effective), SessionBank(template))
+    return Cohort(key, engine, recipe, dict(effective), SessionBank(template | budget.template(0.0, 0.0, 0.0)))

@@ -21,8 +21,9 @@ from acclimate.adapters.errors import LayoutError
 from acclimate.adapters.fields import STATS, STEPS, STRIKES, THETA
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.signals import SIGNALS
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import FailedPrecondition
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.sessions.session import STEADY, Account, Session
 from acclimate.runtime.sessions.snapshot import snapshot_of
 from acclimate.runtime.sessions.states import SessionState
@@ -124,7 +125,7 @@ def _recorded(session: Session, row: Mapping[str, NDArray[Any]], now: Moment) ->
     )
 
 
-def fold_of(record: SessionRecord, engine: Engine) -> Folded | None:
+def fold_of(record: SessionRecord, engine: Model) -> Folded | None:
     """What answers the session, or None where the source's model does; safe on any thread.
 
     Raises:

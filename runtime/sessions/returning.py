@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Folded
+from acclimate.runtime.generation.model import Model
 from acclimate.runtime.repository.adoption import Adopted, Dropped
 from acclimate.runtime.repository.moving import Move
 from acclimate.runtime.sessions.journal import Journal
@@ -17,7 +18,7 @@ from acclimate.runtime.types import EventKind
 if TYPE_CHECKING:
     from acclimate.runtime.sessions.residency import Residency
 
-Fitted = tuple[SessionRecord, Engine, Adopted, Folded | None]
+Fitted = tuple[SessionRecord, Model, Adopted, Folded | None]
 
 
 async def bring_back(residency: Residency, key: SessionKey, keeping: Keeping, journal: Journal) -> bool:

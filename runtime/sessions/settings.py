@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.types import Budget
@@ -16,7 +16,8 @@ MAX_TTL_SECONDS = 10 * 366 * 86_400
 class Limits:
     """What the table gives every session, and how many it holds.
 
-    `default_parameters` are those of the recipes that have them; a client's own come before them.
+    `default_parameters` are those of the recipes that have them; a client's own come before them. Sessions of language
+    models have defaults of their own.
     """
 
     max_sessions: int
@@ -26,6 +27,16 @@ class Limits:
     default_parameters: Mapping[str, float]
     default_budget: Budget
     default_ttl_seconds: float | None = None
+    language_recipe: str = ""
+    language_budget: Budget = field(default_factory=lambda: Budget(0.0, 0.0))
+
+    def recipe_of(self, writes: bool) -> str:
+        """What a session that chooses none runs; `writes` says that its model writes texts."""
+        return self.language_recipe if writes else self.default_recipe
+
+    def budget_of(self, writes: bool) -> Budget:
+        """What a session that chooses none may spend."""
+        return self.language_budget if writes else self.default_budget
 
 
 def checked_budget(chosen: Budget) -> Budget:

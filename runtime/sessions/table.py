@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.watch import Watch
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Folded
 from acclimate.runtime.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, ResourceExhausted
 from acclimate.runtime.figures import TenantSnapshot
+from acclimate.runtime.generation.model import LanguageModel, Model
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.security.quotas import Quotas
 from acclimate.runtime.sessions.cohort import Cohort, CohortKey, build_cohort, cohort_key
@@ -36,7 +37,7 @@ class SessionTable:
 
     def __init__(
         self,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, Model],
         guards: Guards,
         limits: Limits,
         clock: Clock,
@@ -44,9 +45,7 @@ class SessionTable:
         quotas: Quotas | None = None,
     ) -> None:
         self._engines = engines
-        self._guards = guards
-        self._watch = watch
-        self._quotas = quotas
+        self._guards, self._watch, self._quotas = guards, watch, quotas
         self._limits = limits
         self._clock = clock
         self._sessions: dict[SessionKey, Session] = {}
@@ -54,10 +53,9 @@ class SessionTable:
         self.created: Counter[str] = Counter()
         self.deleted: Counter[str] = Counter()
 
-    @property
-    def default_budget(self) -> Budget:
-        """The budget of a session that chooses none."""
-        return self._limits.default_budget
+    def default_budget(self, model: str) -> Budget:
+        """The budget of a model's session that chooses none."""
+        return self._limits.budget_of(isinstance(self._engines.get(model), LanguageModel))
 
     @property
     def default_ttl_seconds(self) -> float | None:
@@ -94,10 +92,11 @@ class SessionTable:
                 model=request.model,
                 session=session_id,
             )
-        chosen = checked_budget(request.budget or self.default_budget)
+        writes = isinstance(engine, LanguageModel)
+        chosen = checked_budget(request.budget or self._limits.budget_of(writes))
         ttl, labels = checked_ttl(request.ttl_seconds, self.default_ttl_seconds), checked_labels(request.labels)
-        recipe = self._limits.default_recipe if request.recipe is None else request.recipe
-        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters)
+        recipe = self._limits.recipe_of(writes) if request.recipe is None else request.recipe
+        own = cohort_key(request.model, recipe, request.parameters, self._limits.default_parameters, writes)
         cohort = self._cohort(engine, own)
         if len(self._sessions) >= self._limits.max_sessions:
             raise ResourceExhausted(
@@ -135,10 +134,11 @@ class SessionTable:
         self._sessions[session.key] = session
         return session
 
-    def home(self, record: SessionRecord, engine: Engine) -> Cohort:
+    def home(self, record: SessionRecord, engine: Model) -> Cohort:
         """The cohort on `engine` that a recorded session belongs in, or FailedPrecondition; safe from any thread."""
+        writes = isinstance(engine, LanguageModel)
         try:
-            return self._cohort(engine, cohort_key(record.model, record.recipe, record.parameters, {}))
+            return self._cohort(engine, cohort_key(record.model, record.recipe, record.parameters, {}, writes))
         except InvalidArgument as error:
             raise FailedPrecondition(
                 "SESSION_STATE_MISFIT",
@@ -170,7 +170,7 @@ class SessionTable:
             answers=AnswerLog(self._limits.remembered_answers),
         )
 
-    def _cohort(self, engine: Engine, key: CohortKey) -> Cohort:
+    def _cohort(self, engine: Model, key: CohortKey) -> Cohort:
         cohort = self._cohorts.get(key)
         if cohort is None or cohort.engine is not engine:
             cohort = build_cohort(key, engine, self._guards, self._watch)
@@ -191,7 +191,7 @@ class SessionTable:
         """Whether there is such a model."""
         return model in self._engines
 
-    def engine(self, model: str) -> Engine:
+    def engine(self, model: str) -> Model:
         """What computes the model; NotFound if it is not served."""
         engine = self._engines.get(model)
         if engine is None:
@@ -268,7 +268,7 @@ class SessionTable:
             self._quotas.check(session.tenant, state_bytes, sessions=0)
 
     def rebuilt(
-        self, model: str, engine: Engine, made: Mapping[CohortKey, Cohort | str] | None = None
+        self, model: str, engine: Model, made: Mapping[CohortKey, Cohort | str] | None = None
     ) -> dict[CohortKey, Cohort | str]:
         """Cohorts on another engine for those that the model has, or why one cannot be; nothing is changed.
 

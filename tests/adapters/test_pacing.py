@@ -10,7 +10,21 @@ from acclimate.adapters.fields import STATS, STEPS, THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.moves.shrinking import DOMAIN
 from acclimate.adapters.outcome import Outcome
-from acclimate.adapters.pacing import AGE, DUE, KNOWN, LEVEL, SINCE, SURPRISED, USUAL, VARIANCE, Pace
+from acclimate.adapters.pacing import (
+    AGE,
+    ALIKE,
+    APART,
+    DUE,
+    KNOWN,
+    LEVEL,
+    OFTEN,
+    RESTLESS,
+    SINCE,
+    SURPRISED,
+    USUAL,
+    VARIANCE,
+    Pace,
+)
 from acclimate.adapters.requests import Request, Serve
 from acclimate.adapters.resting import STARVED
 from acclimate.adapters.sketch import sketch
@@ -33,7 +47,7 @@ def many(state: State, sessions: int) -> State:
 
 def played(pace: Pace, batches: list[np.ndarray]) -> list[bool]:
     """Whether one session stepped at each batch; its answers are all alike."""
-    state, awake = many(pace.template(), 1), []
+    state, awake = many(pace.template(4), 1), []
     for inputs in batches:
         paced = pace.choose(state, inputs, np.zeros((len(inputs), 4), np.float32), np.zeros(len(inputs), np.intp))
         awake.append(bool(paced.awake[0]))
@@ -63,7 +77,7 @@ def test_what_inputs_look_like_wakes_a_session(changed: Callable[[np.ndarray], n
 
 
 def test_the_entropy_of_answers_wakes_a_session() -> None:
-    state, group = many(PACE.template(), 1), np.zeros(ROWS, np.intp)
+    state, group = many(PACE.template(4), 1), np.zeros(ROWS, np.intp)
     sure = np.tile(np.array([9, 0, 0, 0], np.float32), (ROWS, 1))
     for turn in range(12):
         paced = PACE.choose(state, stream(turn, ROWS), sure, group)
@@ -83,7 +97,7 @@ def test_frames_of_one_scene_are_no_surprise() -> None:
 
 def test_where_batches_always_differ_only_more_than_that_wakes_a_session() -> None:
     """As where labels come in runs; frames that differ by less than usual are no surprise, a changed lens is."""
-    state, group, answers = many(PACE.template(), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
+    state, group, answers = many(PACE.template(4), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
     state[DUE][:], state[KNOWN][:] = 1e6, 10 * ROWS
     state[LEVEL] = np.concatenate([[np.log(4)], sketch(stream(0, 40 * ROWS)).mean(axis=0)]) * np.ones((2, 1))
     state[VARIANCE] = np.concatenate([[0], sketch(stream(0, 40 * ROWS)).var(axis=0)]) * np.ones((2, 1))
@@ -95,7 +109,7 @@ def test_where_batches_always_differ_only_more_than_that_wakes_a_session() -> No
 
 
 def test_a_nan_wakes_and_is_not_remembered() -> None:
-    state, group, answers = many(PACE.template(), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
+    state, group, answers = many(PACE.template(4), 2), np.repeat([0, 1], ROWS), np.zeros((2 * ROWS, 4), np.float32)
     for turn in range(12):
         state = PACE.choose(state, stream(turn, 2 * ROWS), answers, group).state
     broken = stream(12, 2 * ROWS)
@@ -134,7 +148,7 @@ def test_a_resting_session_costs_one_look_at_its_answers_and_none_if_they_are_br
     assert (brought.asked.forward, brought.asked.backward, brought.asked.quantized) == (0, 0, 0)
     for name, value in result.state.items():
         np.testing.assert_allclose(brought.state[name], value, rtol=1e-5, err_msg=name)
-    for name in set(state) - {AGE, SINCE, KNOWN, LEVEL, VARIANCE, SURPRISED, USUAL}:
+    for name in set(state) - {AGE, ALIKE, APART, OFTEN, SINCE, KNOWN, LEVEL, VARIANCE, RESTLESS, SURPRISED, USUAL}:
         np.testing.assert_array_equal(result.state[name], state[name], err_msg=name)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from acclimate.runtime.client import Client
 from acclimate.runtime.security import tokens
+from benchmarks._rpcs import LANGUAGE
 from tests.end_to_end.daemons import Daemon, running
 
 CALLERS = {"alice": "tenant", "mallory": "tenant", "watcher": "operator", "root": "admin"}
@@ -50,5 +51,5 @@ def guarded(bundle: Path, folder: Path, **environment: str) -> Iterator[Guarded]
     given = issued(file)
     settings = {"SECURITY__TOKENS": str(file), "REPOSITORY__REMOTE_CONTROL": "true"} | environment
     variables = {f"ACCLIMATE_{name}": value for name, value in settings.items()}
-    with running(bundle, synchronous=True, environment=variables) as daemon:
+    with running(bundle, synchronous=True, environment=variables, language_model=LANGUAGE) as daemon:
         yield Guarded(daemon, file, given)

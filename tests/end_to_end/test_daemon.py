@@ -13,6 +13,7 @@ import pytest
 
 from acclimate.adapters.manifest import MANIFEST_FILE, REQUIRED_FILES
 from acclimate.runtime.client import Client, ClientError
+from benchmarks._rpcs import LANGUAGE
 from tests.end_to_end.daemons import Daemon, arguments, refused, running
 from tests.hostile.bundles import copied, edit_manifest, flip
 from tests.polling import until
@@ -23,7 +24,7 @@ PORT_TAKEN, BAD_BUNDLE, BAD_CONFIG = 4, 5, 2
 
 def test_the_ready_line_says_where_and_what(daemon: Daemon, client: Client) -> None:
     ready = daemon.ready
-    assert {"event": "ready", "models": ["digits"], "mode": "synchronous"}.items() <= ready.items()
+    assert {"event": "ready", "models": ["digits", LANGUAGE], "mode": "synchronous"}.items() <= ready.items()
     assert ready["pid"] == daemon.process.pid
     assert ready["grpc_port"] != ready["http_port"]
     assert daemon.get("/healthz") == "ok\n"

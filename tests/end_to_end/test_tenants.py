@@ -15,7 +15,19 @@ from acclimate.runtime.client import AsyncClient, Client, ClientError
 from acclimate.runtime.client.secure import open_channel
 from acclimate.runtime.security import tokens
 from acclimate.v1 import session_service_pb2
-from benchmarks._rpcs import HEALTH, NAMED, OIP, SESSIONS, SNAPSHOT, Outcome, ask, messages, methods
+from benchmarks._rpcs import (
+    GENERATION,
+    HEALTH,
+    LANGUAGE,
+    NAMED,
+    OIP,
+    SESSIONS,
+    SNAPSHOT,
+    Outcome,
+    ask,
+    messages,
+    methods,
+)
 from tests.end_to_end.daemons import refused
 from tests.end_to_end.tenants import CALLERS, Guarded, guarded
 from tests.end_to_end.wire import future, twins
@@ -30,6 +42,7 @@ WORK = {
     *(SESSIONS + rpc for rpc in ("CreateSession", "DeleteSession", "ResetSession", "ExportSession", "SendFeedback")),
     *(SESSIONS + rpc for rpc in ("UpdateSession", "PauseSession", "ResumeSession", "ForkSession", "RestoreSession")),
     *(SESSIONS + rpc for rpc in ("SnapshotSession", "DeleteSnapshot")),
+    *(GENERATION + rpc for rpc in ("Generate", "Learn", "Score")),
 }
 # What concerns all tenants at once, and none of them may do.
 ABOVE = {OIP + rpc for rpc in ("ModelStatistics", "RepositoryModelLoad", "RepositoryModelUnload")}
@@ -48,6 +61,7 @@ ABOUT_A_SESSION = {
     OIP + "ModelInfer",
     *(SESSIONS + rpc for rpc in ("SendFeedback", "UpdateSession", "ForkSession", "RestoreSession")),
     *(SESSIONS + rpc for rpc in ("GetSnapshot", "ListSnapshots", "DeleteSnapshot")),
+    *(GENERATION + rpc for rpc in ("Generate", "Learn", "Score")),
 }
 
 
@@ -57,6 +71,7 @@ def guard(bundle_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         with up.client("alice") as alice:
             twins(alice, ALICES, "spared")
             alice.session("digits", ALICES).snapshot(SNAPSHOT)
+            alice.create_session(LANGUAGE, ALICES)
         yield up
 
 
@@ -70,9 +85,15 @@ def channel(guard: Guarded) -> Iterator[grpc.Channel]:
 def alice_is_untouched(guard: Guarded) -> Iterator[None]:
     """Whatever others do in a test, alice's session is afterwards as it was."""
     with guard.client("alice") as alice:
-        before = [alice.get_session("digits", ALICES), alice.export_session("digits", ALICES).version]
+        before = theirs(alice)
         yield
-        assert [alice.get_session("digits", ALICES), alice.export_session("digits", ALICES).version] == before
+        assert theirs(alice) == before
+
+
+def theirs(client: Client) -> list[object]:
+    """Whatever there is to see of alice's sessions."""
+    views = [client.get_session(model, ALICES) for model in ("digits", LANGUAGE)]
+    return [*views, client.export_session("digits", ALICES).version]
 
 
 def test_the_table_knows_every_rpc_that_is_served(guard: Guarded) -> None:
@@ -161,8 +182,9 @@ def test_an_operator_reads_and_does_nothing(guard: Guarded, channel: grpc.Channe
 @pytest.mark.parametrize("method", sorted(set(RPCS) - {SESSIONS + "DeleteSession"}))
 def test_an_administrator_may_do_everything_for_any_tenant(guard: Guarded, channel: grpc.Channel, method: str) -> None:
     with guard.client("root", "carol") as carol:
-        if ALICES not in [view.session_id for view in carol.list_sessions()]:
+        if ALICES not in [view.session_id for view in carol.list_sessions("digits")]:
             carol.create_session("digits", ALICES)
+            carol.create_session(LANGUAGE, ALICES)
         if SNAPSHOT not in [view.snapshot_id for view in carol.session("digits", ALICES).snapshots()]:
             carol.session("digits", ALICES).snapshot(SNAPSHOT)
     outcome = ask(channel, method, message(method, ALICES), RPCS[method], guard.metadata("root", "carol"))

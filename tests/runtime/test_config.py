@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def test_every_setting_can_be_set_by_its_variable(monkeypatch: pytest.MonkeyPatc
     values: dict[str, Any] = {}
     for key, field in fields():
         default = field.get_default()
-        values[key] = "a:b" if key == "bundles" else str(default)
+        values[key] = json.dumps(default) if isinstance(default, tuple) and default else str(default)
+        values[key] = "a:b" if key == "bundles" else values[key]
         monkeypatch.setenv(variable(key), values[key])
     assert load().bundles == (Path("a"), Path("b"))
     assert load() == Config(bundles=(Path("a"), Path("b")))

@@ -8,6 +8,7 @@ import numpy as np
 
 from acclimate.runtime.clock import ManualClock
 from acclimate.runtime.engines.reference import reference_engine
+from acclimate.runtime.generation.model import answers_arrays
 from acclimate.runtime.service import Service
 from acclimate.runtime.types import Budget, EventKind
 from tests.polling import until_async
@@ -62,7 +63,7 @@ def test_a_step_that_some_sessions_rest_through_is_paid_for_by_the_others() -> N
             old.cohort.bank.scatter([old.row], state | {"pace.due": np.full(1, 1e6, np.float32)})
             for session in (old, new):
                 inputs = drifted(0, ROWS)
-                session.buffer.extend(inputs, "r", service._parts.engines[MODEL].frozen(inputs))
+                session.buffer.extend(inputs, "r", answers_arrays(service._parts.engines[MODEL]).frozen(inputs))
             await service._parts.learner.step([old, new])
             assert old.account.adaptation_ms == 0 < new.account.adaptation_ms
             assert dict(old.account.skipped) == {"resting": 1}
@@ -93,7 +94,7 @@ def test_a_starving_session_keeps_what_it_knows_while_its_stream_stays_and_goes_
             assert (gone.state, gone.restorations) == ("pristine", 1)
             assert service.snapshot().models[0].restorations == {"starved": 1}
             reply = await predict(service, drifted(99), "s")
-            frozen = service._parts.engines[MODEL].frozen(drifted(99))
+            frozen = answers_arrays(service._parts.engines[MODEL]).frozen(drifted(99))
             np.testing.assert_array_equal(next(iter(reply.outputs.values())), frozen)
         kinds = [(event.kind, event.reason) async for event in events]
         assert kinds[:2] == [(EventKind.SKIPPED, "budget"), (EventKind.RESTORED, "starved")]

@@ -204,32 +204,22 @@ class TorchDecoder:
 
 
 def _check(prompt: Ids, theta: Float, sampling: Sampling, model: Model) -> None:
-    faults = [
-        (len(prompt) == 0, "EMPTY_PROMPT", "prompt has no tokens; send at least one"),
-        (
-            len(prompt) >= model.context,
-            "PROMPT_TOO_LONG",
-            f"prompt has {len(prompt)} tokens; send fewer than the context's {model.context}",
-        ),
-        (
-            len(prompt) > 0 and not (prompt.min() >= 0 and prompt.max() < model.base.shape.vocabulary),
-            "INVALID_TOKENS",
-            f"prompt has ids outside 0 to {model.base.shape.vocabulary - 1}",
-        ),
-        (sampling.max_tokens < 1, "INVALID_SAMPLING", f"max_tokens is {sampling.max_tokens}; use 1 or more"),
-        (
-            not 0 <= sampling.temperature < np.inf,
-            "INVALID_SAMPLING",
-            f"temperature is {sampling.temperature}; use 0 (greedy) or more",
-        ),
-        (not 0 < sampling.top_p <= 1, "INVALID_SAMPLING", f"top_p is {sampling.top_p}; use more than 0, at most 1"),
-        (sampling.seed < 0, "INVALID_SAMPLING", f"seed is {sampling.seed}; use 0 or more"),
-        (
-            theta.shape != (model.plan.layout.size,),
-            "INVALID_THETA",
-            f"theta has shape {theta.shape}; the model's is ({model.plan.layout.size},)",
-        ),
-    ]
-    for fault, reason, message in faults:
+    size, words = model.plan.layout.size, model.base.shape.vocabulary
+    if len(prompt) == 0:
+        raise InvalidArgument("EMPTY_PROMPT", "prompt has no tokens; send at least one")
+    if len(prompt) >= model.context:
+        raise InvalidArgument(
+            "PROMPT_TOO_LONG", f"prompt has {len(prompt)} tokens; send fewer than the context's {model.context}"
+        )
+    if not (prompt.min() >= 0 and prompt.max() < words):
+        raise InvalidArgument("INVALID_TOKENS", f"prompt has ids outside 0 to {words - 1}")
+    for fault, message in (
+        (sampling.max_tokens < 1, f"max_tokens is {sampling.max_tokens}; use 1 or more"),
+        (not 0 <= sampling.temperature < np.inf, f"temperature is {sampling.temperature}; use 0 (greedy) or more"),
+        (not 0 < sampling.top_p <= 1, f"top_p is {sampling.top_p}; use more than 0, at most 1"),
+        (sampling.seed < 0, f"seed is {sampling.seed}; use 0 or more"),
+    ):
         if fault:
-            raise InvalidArgument(reason, message)
+            raise InvalidArgument("INVALID_SAMPLING", message)
+    if theta.shape != (size,):
+        raise InvalidArgument("INVALID_THETA", f"theta has shape {theta.shape}; the model's is ({size},)")

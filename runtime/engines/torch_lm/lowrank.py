@@ -94,19 +94,20 @@ class Plan:
 
     @cached_property
     def layout(self) -> Layout:
-        """`<module>.lora_A [r, in]` and `<module>.lora_B [out, r]` of every module."""
+        """`<module>.lora_A.weight [r, in]` and `<module>.lora_B.weight [out, r]` of every module."""
         entries: list[tuple[str, Kind, tuple[int, ...]]] = []
         for _, name, module in self.modules:
             out, inputs = self.sizes.projections[name]
-            entries.append((f"{module}.lora_A", "lora.A", (self.rank, inputs)))
-            entries.append((f"{module}.lora_B", "lora.B", (out, self.rank)))
+            entries.append((f"{module}.lora_A.weight", "lora.A", (self.rank, inputs)))
+            entries.append((f"{module}.lora_B.weight", "lora.B", (out, self.rank)))
         return Layout.of(entries)
 
     @cached_property
     def lora(self) -> tuple[Lora, ...]:
         """The manifest's entries."""
         return tuple(
-            Lora(module, f"{module}.lora_A", f"{module}.lora_B", self.rank, self.alpha) for _, _, module in self.modules
+            Lora(module, f"{module}.lora_A.weight", f"{module}.lora_B.weight", self.rank, self.alpha)
+            for _, _, module in self.modules
         )
 
     def initial(self) -> Float:
@@ -146,10 +147,10 @@ class Plan:
                 present = [(number, name) for number, name in enumerate(members) if (layer, name) in names]
                 if not present:
                     continue
-                down = [spans[names[layer, name] + ".lora_A"].reshape(self.rank, -1) for _, name in present]
+                down = [spans[names[layer, name] + ".lora_A.weight"].reshape(self.rank, -1) for _, name in present]
                 put(layer, group, -1, np.concatenate(down))
                 for number, name in present:
-                    up = spans[names[layer, name] + ".lora_B"].reshape(-1, self.rank)
+                    up = spans[names[layer, name] + ".lora_B.weight"].reshape(-1, self.rank)
                     put(layer, group, number, up[self.pairs[name]] if name in self.pairs else up)
         return tuple(pieces), np.concatenate(columns)
 

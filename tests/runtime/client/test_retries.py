@@ -13,10 +13,17 @@ import pytest
 
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import Client, ClientError
-from acclimate.runtime.client.channel import IDEMPOTENT, OIP_SERVICE, SERVER_SERVICE, SESSION_SERVICE, options
+from acclimate.runtime.client.channel import (
+    GENERATION_SERVICE,
+    IDEMPOTENT,
+    OIP_SERVICE,
+    SERVER_SERVICE,
+    SESSION_SERVICE,
+    options,
+)
 from acclimate.runtime.errors import Unavailable
 from acclimate.runtime.rpc.status import refusal
-from acclimate.v1 import server_service_pb2, session_service_pb2
+from acclimate.v1 import generation_service_pb2, server_service_pb2, session_service_pb2
 from tests.polling import until
 from tests.runtime.rpc.loopback import MODEL, config, samples, serving
 
@@ -170,7 +177,12 @@ def test_options_that_make_no_sense_are_refused() -> None:
 
 
 def test_every_idempotent_rpc_exists() -> None:
-    files = {OIP_SERVICE: oip, SESSION_SERVICE: session_service_pb2, SERVER_SERVICE: server_service_pb2}
+    files = {
+        OIP_SERVICE: oip,
+        SESSION_SERVICE: session_service_pb2,
+        SERVER_SERVICE: server_service_pb2,
+        GENERATION_SERVICE: generation_service_pb2,
+    }
     for service, methods in IDEMPOTENT.items():
         descriptor = files[service].DESCRIPTOR.services_by_name[service.rpartition(".")[2]]
         assert set(methods) <= {method.name for method in descriptor.methods}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ import grpc
 import numpy as np
 
 from acclimate.runtime.config import Config
+from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.engines.reference import ReferenceEngine
 from acclimate.runtime.rpc.server import RpcServer, build_server
 from acclimate.runtime.service_protocol import ServiceProtocol
@@ -76,6 +77,7 @@ def serving(
     settings: Config | None = None,
     wrap: Callable[[ServiceProtocol], ServiceProtocol] = lambda service: service,
     tracer: Tracer | None = None,
+    languages: Mapping[str, LanguageEngine] | None = None,
 ) -> Iterator[Loopback]:
     """Serve until the block ends; `wrap` may put something between the edge and the service."""
     settings = settings or config()
@@ -84,7 +86,9 @@ def serving(
     thread.start()
 
     async def start() -> tuple[ServiceProtocol, RpcServer]:
-        service = build_service(settings, {MODEL: engine()}, store=open_store(settings), tracer=tracer)
+        service = build_service(
+            settings, {MODEL: engine()}, store=open_store(settings), tracer=tracer, languages=languages
+        )
         service.start()
         rpc = build_server(wrap(service), settings, tracer=tracer)
         await rpc.start()

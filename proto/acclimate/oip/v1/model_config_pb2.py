@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#acclimate/oip/v1/model_config.proto\x12\x10\x61\x63\x63limate.oip.v1\"3\n\x12ModelConfigRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"D\n\x13ModelConfigResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.acclimate.oip.v1.ModelConfig\"W\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.acclimate.oip.v1.DataType\x12\x0c\n\x04\x64ims\x18\x04 \x03(\x03\"X\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.acclimate.oip.v1.DataType\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03\"\x84\x01\n\x12ModelVersionPolicy\x12=\n\x06latest\x18\x01 \x01(\x0b\x32+.acclimate.oip.v1.ModelVersionPolicy.LatestH\x00\x1a\x1e\n\x06Latest\x12\x14\n\x0cnum_versions\x18\x01 \x01(\rB\x0f\n\rpolicy_choice\"\x9d\x01\n\x12ModelInstanceGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x37\n\x04kind\x18\x04 \x01(\x0e\x32).acclimate.oip.v1.ModelInstanceGroup.Kind\"1\n\x04Kind\x12\r\n\tKIND_AUTO\x10\x00\x12\x0c\n\x08KIND_GPU\x10\x01\x12\x0c\n\x08KIND_CPU\x10\x02\"\xae\x01\n\x14ModelDynamicBatching\x12\x1c\n\x14preferred_batch_size\x18\x01 \x03(\x05\x12$\n\x1cmax_queue_delay_microseconds\x18\x02 \x01(\x04\x12\x19\n\x11preserve_ordering\x18\x03 \x01(\x08\x12\x17\n\x0fpriority_levels\x18\x04 \x01(\x04\x12\x1e\n\x16\x64\x65\x66\x61ult_priority_level\x18\x05 \x01(\x04\"\xd4\x01\n\x15ModelSequenceBatching\x12&\n\x1emax_sequence_idle_microseconds\x18\x01 \x01(\x04\x12H\n\x06\x64irect\x18\x03 \x01(\x0b\x32\x36.acclimate.oip.v1.ModelSequenceBatching.StrategyDirectH\x00\x1a\x36\n\x0eStrategyDirect\x12$\n\x1cmax_queue_delay_microseconds\x18\x01 \x01(\x04\x42\x11\n\x0fstrategy_choice\"+\n\x16ModelTransactionPolicy\x12\x11\n\tdecoupled\x18\x01 \x01(\x08\"&\n\x0eModelParameter\x12\x14\n\x0cstring_value\x18\x01 \x01(\t\"\xb1\x05\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12<\n\x0eversion_policy\x18\x03 \x01(\x0b\x32$.acclimate.oip.v1.ModelVersionPolicy\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12+\n\x05input\x18\x05 \x03(\x0b\x32\x1c.acclimate.oip.v1.ModelInput\x12-\n\x06output\x18\x06 \x03(\x0b\x32\x1d.acclimate.oip.v1.ModelOutput\x12<\n\x0einstance_group\x18\x07 \x03(\x0b\x32$.acclimate.oip.v1.ModelInstanceGroup\x12\x42\n\x10\x64ynamic_batching\x18\x0b \x01(\x0b\x32&.acclimate.oip.v1.ModelDynamicBatchingH\x00\x12\x44\n\x11sequence_batching\x18\r \x01(\x0b\x32\'.acclimate.oip.v1.ModelSequenceBatchingH\x00\x12\x41\n\nparameters\x18\x0e \x03(\x0b\x32-.acclimate.oip.v1.ModelConfig.ParametersEntry\x12\x0f\n\x07\x62\x61\x63kend\x18\x11 \x01(\t\x12J\n\x18model_transaction_policy\x18\x13 \x01(\x0b\x32(.acclimate.oip.v1.ModelTransactionPolicy\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.ModelParameter:\x02\x38\x01\x42\x13\n\x11scheduling_choice*\xfa\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0f\n\x0bTYPE_UINT16\x10\x03\x12\x0f\n\x0bTYPE_UINT32\x10\x04\x12\x0f\n\x0bTYPE_UINT64\x10\x05\x12\r\n\tTYPE_INT8\x10\x06\x12\x0e\n\nTYPE_INT16\x10\x07\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x12\x0f\n\x0bTYPE_STRING\x10\r\x12\r\n\tTYPE_BF16\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#acclimate/oip/v1/model_config.proto\x12\x10\x61\x63\x63limate.oip.v1\"3\n\x12ModelConfigRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"D\n\x13ModelConfigResponse\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1d.acclimate.oip.v1.ModelConfig\"i\n\nModelInput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.acclimate.oip.v1.DataType\x12\x0c\n\x04\x64ims\x18\x04 \x03(\x03\x12\x10\n\x08optional\x18\x08 \x01(\x08\"X\n\x0bModelOutput\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\tdata_type\x18\x02 \x01(\x0e\x32\x1a.acclimate.oip.v1.DataType\x12\x0c\n\x04\x64ims\x18\x03 \x03(\x03\"\x84\x01\n\x12ModelVersionPolicy\x12=\n\x06latest\x18\x01 \x01(\x0b\x32+.acclimate.oip.v1.ModelVersionPolicy.LatestH\x00\x1a\x1e\n\x06Latest\x12\x14\n\x0cnum_versions\x18\x01 \x01(\rB\x0f\n\rpolicy_choice\"\x9d\x01\n\x12ModelInstanceGroup\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x05\x12\x37\n\x04kind\x18\x04 \x01(\x0e\x32).acclimate.oip.v1.ModelInstanceGroup.Kind\"1\n\x04Kind\x12\r\n\tKIND_AUTO\x10\x00\x12\x0c\n\x08KIND_GPU\x10\x01\x12\x0c\n\x08KIND_CPU\x10\x02\"\xae\x01\n\x14ModelDynamicBatching\x12\x1c\n\x14preferred_batch_size\x18\x01 \x03(\x05\x12$\n\x1cmax_queue_delay_microseconds\x18\x02 \x01(\x04\x12\x19\n\x11preserve_ordering\x18\x03 \x01(\x08\x12\x17\n\x0fpriority_levels\x18\x04 \x01(\x04\x12\x1e\n\x16\x64\x65\x66\x61ult_priority_level\x18\x05 \x01(\x04\"\xd4\x01\n\x15ModelSequenceBatching\x12&\n\x1emax_sequence_idle_microseconds\x18\x01 \x01(\x04\x12H\n\x06\x64irect\x18\x03 \x01(\x0b\x32\x36.acclimate.oip.v1.ModelSequenceBatching.StrategyDirectH\x00\x1a\x36\n\x0eStrategyDirect\x12$\n\x1cmax_queue_delay_microseconds\x18\x01 \x01(\x04\x42\x11\n\x0fstrategy_choice\"+\n\x16ModelTransactionPolicy\x12\x11\n\tdecoupled\x18\x01 \x01(\x08\"&\n\x0eModelParameter\x12\x14\n\x0cstring_value\x18\x01 \x01(\t\"\xb1\x05\n\x0bModelConfig\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08platform\x18\x02 \x01(\t\x12<\n\x0eversion_policy\x18\x03 \x01(\x0b\x32$.acclimate.oip.v1.ModelVersionPolicy\x12\x16\n\x0emax_batch_size\x18\x04 \x01(\x05\x12+\n\x05input\x18\x05 \x03(\x0b\x32\x1c.acclimate.oip.v1.ModelInput\x12-\n\x06output\x18\x06 \x03(\x0b\x32\x1d.acclimate.oip.v1.ModelOutput\x12<\n\x0einstance_group\x18\x07 \x03(\x0b\x32$.acclimate.oip.v1.ModelInstanceGroup\x12\x42\n\x10\x64ynamic_batching\x18\x0b \x01(\x0b\x32&.acclimate.oip.v1.ModelDynamicBatchingH\x00\x12\x44\n\x11sequence_batching\x18\r \x01(\x0b\x32\'.acclimate.oip.v1.ModelSequenceBatchingH\x00\x12\x41\n\nparameters\x18\x0e \x03(\x0b\x32-.acclimate.oip.v1.ModelConfig.ParametersEntry\x12\x0f\n\x07\x62\x61\x63kend\x18\x11 \x01(\t\x12J\n\x18model_transaction_policy\x18\x13 \x01(\x0b\x32(.acclimate.oip.v1.ModelTransactionPolicy\x1aS\n\x0fParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12/\n\x05value\x18\x02 \x01(\x0b\x32 .acclimate.oip.v1.ModelParameter:\x02\x38\x01\x42\x13\n\x11scheduling_choice*\xfa\x01\n\x08\x44\x61taType\x12\x10\n\x0cTYPE_INVALID\x10\x00\x12\r\n\tTYPE_BOOL\x10\x01\x12\x0e\n\nTYPE_UINT8\x10\x02\x12\x0f\n\x0bTYPE_UINT16\x10\x03\x12\x0f\n\x0bTYPE_UINT32\x10\x04\x12\x0f\n\x0bTYPE_UINT64\x10\x05\x12\r\n\tTYPE_INT8\x10\x06\x12\x0e\n\nTYPE_INT16\x10\x07\x12\x0e\n\nTYPE_INT32\x10\x08\x12\x0e\n\nTYPE_INT64\x10\t\x12\r\n\tTYPE_FP16\x10\n\x12\r\n\tTYPE_FP32\x10\x0b\x12\r\n\tTYPE_FP64\x10\x0c\x12\x0f\n\x0bTYPE_STRING\x10\r\x12\r\n\tTYPE_BF16\x10\x0e\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,36 +33,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELCONFIG_PARAMETERSENTRY']._loaded_options = None
   _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_options = b'8\001'
-  _globals['_DATATYPE']._serialized_start=1824
-  _globals['_DATATYPE']._serialized_end=2074
+  _globals['_DATATYPE']._serialized_start=1842
+  _globals['_DATATYPE']._serialized_end=2092
   _globals['_MODELCONFIGREQUEST']._serialized_start=57
   _globals['_MODELCONFIGREQUEST']._serialized_end=108
   _globals['_MODELCONFIGRESPONSE']._serialized_start=110
   _globals['_MODELCONFIGRESPONSE']._serialized_end=178
   _globals['_MODELINPUT']._serialized_start=180
-  _globals['_MODELINPUT']._serialized_end=267
-  _globals['_MODELOUTPUT']._serialized_start=269
-  _globals['_MODELOUTPUT']._serialized_end=357
-  _globals['_MODELVERSIONPOLICY']._serialized_start=360
-  _globals['_MODELVERSIONPOLICY']._serialized_end=492
-  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_start=445
-  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_end=475
-  _globals['_MODELINSTANCEGROUP']._serialized_start=495
-  _globals['_MODELINSTANCEGROUP']._serialized_end=652
-  _globals['_MODELINSTANCEGROUP_KIND']._serialized_start=603
-  _globals['_MODELINSTANCEGROUP_KIND']._serialized_end=652
-  _globals['_MODELDYNAMICBATCHING']._serialized_start=655
-  _globals['_MODELDYNAMICBATCHING']._serialized_end=829
-  _globals['_MODELSEQUENCEBATCHING']._serialized_start=832
-  _globals['_MODELSEQUENCEBATCHING']._serialized_end=1044
-  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_start=971
-  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_end=1025
-  _globals['_MODELTRANSACTIONPOLICY']._serialized_start=1046
-  _globals['_MODELTRANSACTIONPOLICY']._serialized_end=1089
-  _globals['_MODELPARAMETER']._serialized_start=1091
-  _globals['_MODELPARAMETER']._serialized_end=1129
-  _globals['_MODELCONFIG']._serialized_start=1132
-  _globals['_MODELCONFIG']._serialized_end=1821
-  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_start=1717
-  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_end=1800
+  _globals['_MODELINPUT']._serialized_end=285
+  _globals['_MODELOUTPUT']._serialized_start=287
+  _globals['_MODELOUTPUT']._serialized_end=375
+  _globals['_MODELVERSIONPOLICY']._serialized_start=378
+  _globals['_MODELVERSIONPOLICY']._serialized_end=510
+  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_start=463
+  _globals['_MODELVERSIONPOLICY_LATEST']._serialized_end=493
+  _globals['_MODELINSTANCEGROUP']._serialized_start=513
+  _globals['_MODELINSTANCEGROUP']._serialized_end=670
+  _globals['_MODELINSTANCEGROUP_KIND']._serialized_start=621
+  _globals['_MODELINSTANCEGROUP_KIND']._serialized_end=670
+  _globals['_MODELDYNAMICBATCHING']._serialized_start=673
+  _globals['_MODELDYNAMICBATCHING']._serialized_end=847
+  _globals['_MODELSEQUENCEBATCHING']._serialized_start=850
+  _globals['_MODELSEQUENCEBATCHING']._serialized_end=1062
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_start=989
+  _globals['_MODELSEQUENCEBATCHING_STRATEGYDIRECT']._serialized_end=1043
+  _globals['_MODELTRANSACTIONPOLICY']._serialized_start=1064
+  _globals['_MODELTRANSACTIONPOLICY']._serialized_end=1107
+  _globals['_MODELPARAMETER']._serialized_start=1109
+  _globals['_MODELPARAMETER']._serialized_end=1147
+  _globals['_MODELCONFIG']._serialized_start=1150
+  _globals['_MODELCONFIG']._serialized_end=1839
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_start=1735
+  _globals['_MODELCONFIG_PARAMETERSENTRY']._serialized_end=1818
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,1 @@
+"""A language model whose sessions learn real texts that come with any Python."""
