@@ -59,6 +59,10 @@ class Scores:
     confidence: Float
     label: np.ndarray[tuple[int, ...], np.dtype[np.intp]]
 
+    def of(self, rows: slice) -> Scores:
+        """Those of some rows."""
+        return Scores(self.entropy[rows], self.confidence[rows], self.label[rows])
+
 
 def score(logits: Float) -> Scores:
     """Entropy, confidence and label of each row of logits `[B, C]`."""

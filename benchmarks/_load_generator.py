@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +22,11 @@ import grpc
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.oip.v1 import inference_pb2
 from benchmarks._report import Value
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
+STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
 TIMEOUT_SECONDS = 60.0
 PERCENTILES = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p999_ms": 99.9}
 # Waiting for a moment: sleep until shortly before it, since a sleep ends late.
@@ -84,11 +88,23 @@ class Load:
         return Load(seconds, self.accepted + other.accepted, self.codes + other.codes, cpu_seconds)
 
 
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """A rpc that carries its caller's credential."""
+
+    call: Call
+    future: Callable[..., Any]
+
+    def __call__(self, payload: bytes) -> Any:
+        """One call."""
+        return self.call(payload)
+
+
 @contextmanager
-def connected(target: str, method: str) -> Iterator[Any]:
+def connected(target: str, method: str, kind: str = "unary_unary") -> Iterator[Any]:
     """One rpc of a daemon, of bytes to bytes."""
     with grpc.insecure_channel(target, OPTIONS) as channel:
-        yield channel.unary_unary(method)
+        yield getattr(channel, kind)(method)
 
 
 def one_by_one(call: Call, payloads: Sequence[bytes], seconds: float) -> Load:
@@ -128,6 +144,39 @@ def saturated(rpc: Any, payloads: Sequence[bytes], in_flight: int, seconds: floa
         flight.send(payloads[number % len(payloads)], time.perf_counter(), room.release)
         number += 1
     return flight.landed(begun)
+
+
+def streamed(target: str, payloads: Sequence[bytes], in_flight: int, seconds: float) -> Load:
+    """`in_flight` requests under way on one ModelStreamInfer for so long; a reply that refuses is a failure."""
+    load, room, over = Load(), threading.Semaphore(in_flight), threading.Event()
+    sent: deque[float] = deque()
+
+    def requests() -> Iterator[bytes]:
+        for number in count():
+            room.acquire()
+            if over.is_set():
+                return
+            sent.append(time.perf_counter())
+            yield payloads[number % len(payloads)]
+
+    with connected(target, STREAM, "stream_stream") as rpc:
+        begun = time.perf_counter()
+        for reply in rpc(requests(), timeout=TIMEOUT_SECONDS):
+            now = time.perf_counter()
+            refused = bool(inference_pb2.ModelStreamInferResponse.FromString(reply).error_message)
+            load.codes["refused in the stream" if refused else "OK"] += 1
+            load.accepted.append(now - sent.popleft())
+            if now - begun >= seconds:
+                over.set()
+            room.release()
+        load.seconds = time.perf_counter() - begun
+    return load
+
+
+def with_token(rpc: Any, token: str) -> Any:
+    """The same rpc, said to be from whoever has the token."""
+    metadata = (("authorization", f"Bearer {token}"),)
+    return Credited(partial(rpc, metadata=metadata), partial(rpc.future, metadata=metadata))
 
 
 def costing(run: Callable[[], Load], clock: Callable[[], float]) -> Load:

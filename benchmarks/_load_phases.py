@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
-from typing import Any
 
 from acclimate.runtime.client import Client
-from acclimate.v1 import session_service_pb2 as pb
-from benchmarks._load_generator import INFER, Load, connected, costing, cpu_clock, one_by_one, open_loop, row, saturated
+from benchmarks._load_generator import (
+    INFER,
+    Load,
+    connected,
+    costing,
+    cpu_clock,
+    one_by_one,
+    open_loop,
+    row,
+    saturated,
+    streamed,
+)
 from benchmarks._load_subject import Subject, indexed, statistics
 from benchmarks._report import Value
-from benchmarks.startup import rss_mb
 
 SERVICE = "/acclimate.v1.SessionService/"
 # Calls under way when the daemon is to be kept busy: more than a batch of them.
@@ -24,10 +30,6 @@ ROUNDS = 3
 LOADED = 0.6
 FEW = 10
 BATCHED_ROWS = 16
-# Requests large enough that computing them is the bottleneck, and neither receiving nor refusing them.
-OVERLOAD, OVERLOAD_ROWS = 5.0, 64
-# Answers in a row as fast as the unloaded ones: it has recovered.
-RECOVERED = 5
 PATIENCE_SECONDS = 60.0
 
 Rows = list[Mapping[str, Value]]
@@ -96,7 +98,7 @@ def adapting(subject: Subject, sessions: int, recipe: str) -> Outcome:
     with subject.serving() as daemon, Client(daemon.target) as client, connected(daemon.target, INFER) as rpc:
         for name in names:
             client.create_session(subject.model, name, recipe=recipe)
-        _wait(
+        wait(
             lambda: min(client.session(subject.model, name).get().version for name in names) > 0,
             lambda: saturated(rpc, learning, IN_FLIGHT, subject.seconds / 5),
         )
@@ -117,110 +119,23 @@ def adapting(subject: Subject, sessions: int, recipe: str) -> Outcome:
     return {"p99_ratio_adapting": median(ratios), "adapting_steps": float(steps)}, rows
 
 
-def many(subject: Subject, count: int) -> Outcome:
-    """Thousands of sessions: what one costs when it is opened and when it has answered, and how it is found."""
-    names = [f"cam-{number:05}" for number in range(count + FEW)]
-    with subject.serving(sessions={"max_sessions": count + FEW}) as daemon:
-        opening = [
-            pb.CreateSessionRequest(parent=f"models/{subject.model}", session_id=name).SerializeToString()
-            for name in names
-        ]
-        with (
-            connected(daemon.target, f"{SERVICE}CreateSession") as create,
-            connected(daemon.target, f"{SERVICE}GetSession") as get,
-            connected(daemon.target, INFER) as infer,
-        ):
-            few, many = _requests(subject, names[:FEW]), _requests(subject, names[FEW:])
-            saturated(create, opening[:FEW], FEW)
-            saturated(infer, [subject.infer(1, name) for name in names[:FEW]], FEW)
-            lookup = [one_by_one(get, few, subject.seconds / 3)]
-            base = rss_mb(daemon.pid)
-            created = saturated(create, opening[FEW:], IN_FLIGHT)
-            opened = rss_mb(daemon.pid)
-            lookup.append(one_by_one(get, many, subject.seconds / 3))
-            used = saturated(infer, [subject.infer(1, name, start=n) for n, name in enumerate(names[FEW:])], IN_FLIGHT)
-            answered = rss_mb(daemon.pid)
-    if created.failed or created.refused or used.failed or used.refused:
-        raise RuntimeError(f"not every session was opened and used: {dict(created.codes)}, {dict(used.codes)}")
-    rows: Rows = [
-        row(f"GetSession, {FEW} sessions", lookup[0]),
-        row(f"CreateSession, {count} sessions", created, note=f"{IN_FLIGHT} under way"),
-        row(f"GetSession, {count} sessions", lookup[1]),
-        row(f"the first answer of {count} sessions", used, note=f"{IN_FLIGHT} under way"),
-    ]
-    return {
-        "bytes_per_session_10k": 1e6 * (opened - base) / count,
-        "bytes_per_session_10k_answered": 1e6 * (answered - base) / count,
-        "sessions_created_per_s": created.per_second,
-        "lookup_10_us": 1e3 * lookup[0].ms(50),
-        "lookup_10k_us": 1e3 * lookup[1].ms(50),
-    }, rows
-
-
-def overloaded(subject: Subject, seconds: float) -> Outcome:
-    """Five times what it can take, with a queue as short as its promise."""
-    payloads = [subject.infer(OVERLOAD_ROWS, start=number) for number in range(8)]
-    short = {"max_batch": OVERLOAD_ROWS, "max_queue": 2}
-    with subject.serving(scheduler=short) as daemon, connected(daemon.target, INFER) as rpc:
-        one_by_one(rpc, payloads, subject.seconds / 5)
-        most = saturated(rpc, payloads, 2, subject.seconds / 2)
-        calm = one_by_one(rpc, payloads, subject.seconds)
-        with _highest_rss(daemon.pid) as highest:
-            before = rss_mb(daemon.pid)
-            storm = open_loop(rpc, payloads, OVERLOAD * most.per_second, seconds)
-            ended = time.perf_counter()
-            recovery = _recovery(rpc, payloads, calm.ms(99) / 1e3) - ended
-    rows: Rows = [
-        row(f"{OVERLOAD_ROWS} samples a request, saturated", most, note="2 under way"),
-        row("unloaded, one at a time", calm),
-        row(f"{OVERLOAD:g} times as much as it takes", storm, OVERLOAD * most.per_second),
-    ]
-    return {
-        "overload_accepted_p99_ratio": storm.ms(99) / calm.ms(99),
-        "overload_refused": float(storm.refused),
-        "overload_failed": float(storm.failed),
-        "overload_recovery_seconds": max(recovery, 0.0),
-        "overload_rss_growth_mb": max(highest) - before,
-    }, rows
-
-
-def _recovery(rpc: Any, payloads: Sequence[bytes], fast: float) -> float:
-    """When the first of several answers in a row that took no longer than `fast` was there."""
-    begun, good, number = time.perf_counter(), 0, 0
-    first = begun
-    while good < RECOVERED:
-        sent = time.perf_counter()
-        if sent - begun > PATIENCE_SECONDS:
-            raise RuntimeError(f"no {RECOVERED} answers in a row within {fast:.4f} s after {PATIENCE_SECONDS:g} s")
-        future = rpc.future(payloads[number % len(payloads)])
-        quick = future.exception() is None and time.perf_counter() - sent <= fast
-        first = time.perf_counter() if quick and not good else first
-        good, number = good + 1 if quick else 0, number + 1
-    return first
-
-
-@contextmanager
-def _highest_rss(pid: int) -> Iterator[list[float]]:
-    """Resident memory while a block runs, MB, every fifth of a second and at its end."""
-    seen, over = [rss_mb(pid)], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.2):
-            seen.append(rss_mb(pid))
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        over.set()
-        thread.join()
-        seen.append(rss_mb(pid))
-
-
-def _requests(subject: Subject, names: Sequence[str]) -> list[bytes]:
-    prefix = f"models/{subject.model}/sessions/"
-    return [pb.GetSessionRequest(name=prefix + name).SerializeToString() for name in names]
+def streaming(subject: Subject) -> Outcome:
+    """One sample a request on one ModelStreamInfer, against the engine on batches of the size made, by turns."""
+    payloads = [subject.infer(1, start=number) for number in range(32)]
+    served, alone, seconds, ratios = Load(), Load(), subject.seconds / 2, []
+    with subject.serving() as daemon, statistics(daemon, subject) as counts:
+        stream = partial(streamed, daemon.target, payloads, IN_FLIGHT)
+        stream(subject.seconds / 5)
+        for _ in range(ROUNDS):
+            before = counts()
+            through = costing(partial(stream, seconds), cpu_clock(daemon.pid))
+            samples, calls = (after - first for after, first in zip(counts(), before, strict=True))
+            batch = [subject.samples(max(1, round(samples / calls)))]
+            own = costing(partial(one_by_one, indexed(subject.engine, batch), [b"\0"], seconds), time.process_time)
+            ratios.append(through.per_second / (own.per_second * len(batch[0])))
+            served, alone = served.plus(through), alone.plus(own)
+    rows: Rows = [row("one stream, 1 sample a request", served, note=f"{IN_FLIGHT} under way")]
+    return {"throughput_ratio_stream": median(ratios), "saturated_samples_per_s_stream": served.per_second}, rows
 
 
 def _updates(client: Client, subject: Subject, names: Sequence[str]) -> int:
@@ -228,9 +143,10 @@ def _updates(client: Client, subject: Subject, names: Sequence[str]) -> int:
     return sum(view.updates + view.rollbacks for view in views)
 
 
-def _wait(reached: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
+def wait(reached: Callable[[], bool], meanwhile: Callable[[], object]) -> None:
+    """Do something until it is so; a RuntimeError if it never is."""
     give_up = time.monotonic() + PATIENCE_SECONDS
     while not reached():
         if time.monotonic() > give_up:
-            raise RuntimeError(f"a session has learnt nothing in {PATIENCE_SECONDS:g} s")
+            raise RuntimeError(f"what was waited for did not come in {PATIENCE_SECONDS:g} s")
         meanwhile()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from acclimate.oip.v1 import model_statistics_pb2
 from acclimate.runtime.bundle import Bundle
 from acclimate.runtime.client.local import LocalDaemon, local_daemon
 from acclimate.runtime.engines.base import Engine
+from acclimate.runtime.security import tokens
 from benchmarks._load_generator import INFER, connected
 
 
@@ -54,7 +56,7 @@ class Subject:
         return np.take(self.inputs, range(start, start + rows), axis=0, mode="wrap")
 
     @contextmanager
-    def serving(self, **settings: Mapping[str, float]) -> Iterator[LocalDaemon]:
+    def serving(self, **settings: Mapping[str, float | str]) -> Iterator[LocalDaemon]:
         """A daemon of its own; `settings` are sections of its configuration. An answer has one thread, as here."""
         sections = {"engine": {"intra_op_threads": 1}, **settings}
         lines = [
@@ -64,6 +66,15 @@ class Subject:
         file.write_text('[logging]\nlevel = "error"\n' + "".join(lines), encoding="utf-8")
         with local_daemon([self.bundle.path], "--config", str(file)) as daemon:
             yield daemon
+
+    @contextmanager
+    def serving_tenants(self, tenants: Sequence[str]) -> Iterator[tuple[LocalDaemon, Mapping[str, str]]]:
+        """A daemon of several tenants, and the token of each."""
+        made = {tenant: tokens.create("tenant", tenant, "", time.time(), None) for tenant in tenants}
+        file = self.folder / "tokens.json"
+        tokens.write(file, {entry.id: entry for _, entry in made.values()})
+        with self.serving(security={"tokens": f'"{file}"'}) as daemon:
+            yield daemon, {tenant: token for tenant, (token, _) in made.items()}
 
 
 @contextmanager

@@ -6,15 +6,22 @@ predict_overhead_p50_ms      unary p50 at batch 1 less the engine's own in this 
                              predict_overhead_cpu_ms is the daemon's processor time less the engine's
 throughput_ratio             saturated throughput over the engine's in this process on batches of the same size, one
                              sample a request (goal 0.8 at least); throughput_ratio_cpu the engine's processor time
-                             for a sample over the daemon's; *_16_samples with 16 samples a request
+                             for a sample over the daemon's; *_16_samples with 16 samples a request, *_stream with
+                             one sample a request on one ModelStreamInfer
 p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that learn over the same ones that do not
                              (goal 1.2 at most), median over rounds
 bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
-                             bytes_per_session_10k_answered with one sample that waits to be learnt from
+                             bytes_per_session_10k_answered with one sample that waits to be learnt from;
+                             bytes_per_session_adapted of one that has learnt, a tenth as many copies of one
 sessions_created_per_s       CreateSession with 64 calls under way (goal 2,000 at least)
 lookup_10_us, lookup_10k_us  GetSession with 10 and 10,000 sessions, p50
-overload_*                   five times what it takes: p99 of what was accepted over the unloaded one (goal below 4),
-                             refused for want of room, time to recover (goal 2 s) and resident memory gained
+overload_*                   five times what it takes, as it is configured by default, 16 samples a request:
+                             overload_p99_ratio, p99 of what was accepted over the unloaded one (goal below 4);
+                             overload_goodput_ratio, answers over those of a load that it can take; refused for want
+                             of room, failed in any other way (goal 0), time to recover (goal 2 s) and resident memory
+                             gained; *_64_samples with 64 samples a request
+fairness_*                   latency of a tenant at a tenth of what the daemon takes, beside one that sends five times
+                             what it takes, over the same alone; fairness_refused of its requests
 
 Arrivals at a rate are a Poisson process, sent at their times whatever the daemon does, and a latency counts from its
 arrival's time. Client and daemon share this machine's cores; an answer has one thread of the engine on either side.
@@ -32,6 +39,7 @@ from pathlib import Path
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from benchmarks import _load_phases as phases
+from benchmarks import _load_sessions, _load_storms
 from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._load_subject import Subject
 from benchmarks._report import ROOT, Report, Value, emit, parser
@@ -53,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             phases.throughput(subject, 1),
             phases.throughput(subject, phases.BATCHED_ROWS),
             phases.adapting(subject, chosen.sessions, chosen.recipe),
-            phases.many(subject, chosen.many),
-            phases.overloaded(subject, chosen.overload_seconds),
+            _load_sessions.many(subject, chosen.many),
+            phases.streaming(subject),
+            *(_load_storms.overloaded(subject, chosen.overload_seconds, rows_each) for rows_each in (16, 64)),
+            _load_storms.fairness(subject, chosen.overload_seconds / 2),
         ):
             figures |= found
             rows += [{"model": bundle.manifest.name, **one} for one in measured]
@@ -68,7 +78,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument("--sessions", type=int, default=8, help="sessions that learn under load (default 8)")
     options.add_argument("--recipe", default="tent", help="what they learn by (default tent: from every sample)")
     options.add_argument("--many", type=int, default=10_000, help="sessions of the figures that say 10k")
-    options.add_argument("--overload-seconds", type=float, default=8.0, help="how long it gets too much (default 8)")
+    options.add_argument("--overload-seconds", type=float, default=30.0, help="how long it gets too much (default 30)")
     chosen = options.parse_args(arguments)
     if min(chosen.seconds, chosen.overload_seconds) <= 0 or min(chosen.sessions, chosen.many) < 1:
         options.error("--seconds and --overload-seconds must be above 0, --sessions and --many at least 1")

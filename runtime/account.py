@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from acclimate.adapters.accuracy import Scores, Telemetry, difference_of_confidences, observe
 from acclimate.adapters.manifest import Manifest
@@ -14,9 +14,9 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.exemplars import request_labels
 from acclimate.runtime.generation.model import Model
 from acclimate.runtime.histograms import Exemplar
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.scheduler.report import StepReport
 from acclimate.runtime.scheduler.tally import Tally
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.sessions.census import Census
 from acclimate.runtime.sessions.session import Session, SessionKey
@@ -73,25 +73,27 @@ class Account:
                 tally.request_seconds.show(Exemplar(labels, seconds, self._clock.wall()))
             (self.usages[model].success if code == "OK" else self.usages[model].fail).add(seconds)
 
-    def answered(self, model: str, session: Session | None, answer: Answer) -> None:
-        """Count an answer."""
-        tally, threshold = self.tallies[model], self._thresholds[model]
-        self.usages[model].answered(answer, self._clock.wall())
-        tally.samples += len(answer.logits)
-        tally.queue_seconds.add(answer.queued)
-        tally.predict_seconds.add(answer.computed)
-        tally.batch_size.add(answer.batch_rows)
-        for entropy, confidence in zip(answer.scores.entropy.tolist(), answer.scores.confidence.tolist(), strict=True):
-            tally.entropy.add(entropy)
-            tally.confidence.add(confidence)
-        self._telemetry[model] = observe(self._telemetry[model], answer.scores, threshold)
-        if session is not None:
-            session.telemetry = observe(session.telemetry, answer.scores, threshold)
-            session.account.requests += 1
-            session.account.samples += len(answer.logits)
-            session.last_used_at = self._clock.wall()
-            self.census.changed(session.key)
-            self._noted(session, None, False)
+    def answered(self, model: str, batch: Sequence[tuple[Session | None, Answer]]) -> None:
+        """Count the answers of one batch, each with whose it is."""
+        tally, usage, threshold = self.tallies[model], self.usages[model], self._thresholds[model]
+        now, telemetry = self._clock.wall(), self._telemetry[model]
+        for session, answer in batch:
+            usage.answered(answer, now)
+            tally.samples += len(answer.logits)
+            tally.queue_seconds.add(answer.queued)
+            tally.predict_seconds.add(answer.computed)
+            tally.batch_size.add(answer.batch_rows)
+            tally.entropy.extend(answer.scores.entropy.tolist())
+            tally.confidence.extend(answer.scores.confidence.tolist())
+            telemetry = observe(telemetry, answer.scores, threshold)
+            if session is not None:
+                session.telemetry = observe(session.telemetry, answer.scores, threshold)
+                session.account.requests += 1
+                session.account.samples += len(answer.logits)
+                session.last_used_at = now
+                self.census.changed(session.key)
+                self._noted(session, None, False)
+        self._telemetry[model] = telemetry
 
     def used(self, session: Session, samples: int, scores: Scores | None = None) -> None:
         """Count a request of a language model's session, about so many texts; `scores` are of tokens it has written."""

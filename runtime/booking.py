@@ -1,28 +1,44 @@
-"""What becomes of an answer once it is given: the account, the session's memory of it, and what is learnt from it."""
+"""What a batch of answers means for the books and for learning."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from acclimate.runtime.parts import Parts
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
+from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import GATHERED, QUEUED
 
 
-def book(parts: Parts, ticket: Ticket, answer: Answer) -> None:
-    """Account for an answer, gather its samples, wake the learner."""
-    session, model = ticket.session, ticket.engine.manifest.name
-    if session is not None and ticket.learn and session.cohort.recipe.answers_late:
+def book(parts: Parts, batch: Sequence[tuple[Ticket, Answer]]) -> None:
+    """Account for a batch of one model, remember its answers, gather its samples, wake the learner."""
+    counted = [(ticket, answer) for ticket, answer in batch if not _late(ticket)]
+    if counted:
+        model = counted[0][0].engine.manifest.name
+        parts.account.answered(model, [(ticket.session, answer) for ticket, answer in counted])
+    for ticket, answer in counted:
+        session = ticket.session
+        again = session is not None and session.knows(ticket.request_id, ticket.terms)
+        if session is not None and session.open:
+            session.answers.remember(ticket.request_id, answer.scores.label)
+        parts.shadow.offer(ticket, answer)
+        if session is not None and ticket.learn and not again:
+            _gather(parts, ticket, session, answer)
+
+
+def _late(ticket: Ticket) -> bool:
+    """Whether the answer that counts is one that learning gives."""
+    return ticket.session is not None and ticket.learn and ticket.session.cohort.recipe.answers_late
+
+
+def _gather(parts: Parts, ticket: Ticket, session: Session, answer: Answer) -> None:
+    """Let a session that learns keep the samples of an answered request, and step when its turn comes."""
+    recipe = session.cohort.recipe
+    if not recipe.learns or not session.open or session.paused or session.cohort.engine is not ticket.engine:
         return
-    parts.account.answered(model, session, answer)
-    again = session is not None and session.knows(ticket.request_id, ticket.terms)
-    if session is not None and session.open:
-        session.answers.remember(ticket.request_id, answer.scores.label)
-    parts.shadow.offer(ticket, answer)
-    if session is None or not session.open or session.paused or session.cohort.engine is not ticket.engine:
-        return
-    if ticket.learn and not again and session.cohort.recipe.learns:
-        answers = None if session.cohort.recipe.pace is None else answer.logits
-        dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
-        parts.account.gathered(session, dropped)
-        ticket.terms.fate = QUEUED if len(session.buffer) >= session.cohort.recipe.batch_rows else GATHERED
-        if not parts.synchronous:
-            parts.learner.notify(session)
+    answers = None if recipe.pace is None else answer.logits
+    dropped = session.buffer.extend(ticket.inputs, ticket.request_id, answers, ticket.terms.allowance)
+    parts.account.gathered(session, dropped)
+    ticket.terms.fate = QUEUED if len(session.buffer) >= recipe.batch_rows else GATHERED
+    if not parts.synchronous:
+        parts.learner.notify(session)

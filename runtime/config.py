@@ -27,6 +27,7 @@ from acclimate.runtime.config_adaptation import Adaptation, Drift, NonNegative, 
 from acclimate.runtime.config_generation import Generation
 from acclimate.runtime.config_language import Language, near
 from acclimate.runtime.config_metrics import Metrics
+from acclimate.runtime.config_scheduler import Scheduler
 from acclimate.runtime.config_security import Limits, Quotas, Security, beside, exposed, incomplete
 from acclimate.runtime.config_serving import OpenInference, Repository
 from acclimate.runtime.config_store import Store
@@ -77,18 +78,6 @@ class Engine(Section):
     specialised_bytes: int = Field(
         2**26, ge=0, description="memory that these graphs may take per model, estimated, bytes"
     )
-
-
-class Scheduler(Section):
-    """When work is done."""
-
-    mode: Literal["background", "synchronous"] = Field(
-        "background",
-        description="background: answer, then learn; synchronous: predict, adapt, next (deterministic)",
-    )
-    max_batch: int = Field(32, ge=1, le=4096, description="samples predicted together, at most")
-    max_delay_ms: NonNegative = Field(0.0, description="time a request may wait for company, milliseconds")
-    max_queue: int = Field(1024, ge=1, description="requests waiting, at most; more are RESOURCE_EXHAUSTED")
 
 
 class Sessions(Section):

@@ -65,6 +65,13 @@ class Quotas(Section):
         0.0, description="milliseconds of adaptation per second, shared by one tenant's sessions"
     )
     burst_seconds: NonNegative = Field(10.0, description="how long an idle tenant saves up what comes by the second")
+    weight: float = Field(
+        1.0,
+        gt=0.0,
+        le=1e6,
+        allow_inf_nan=False,
+        description="share of the engine that a tenant gets when several wait for it, relative to the others'",
+    )
 
 
 def exposed(host: str, security: Security) -> str | None:

@@ -41,6 +41,9 @@ log = structlog.stdlib.get_logger("acclimate.daemon")
 # Requests that were on their way when the signal came are refused with UNAVAILABLE for this long; a server that
 # stops at once cuts them off with CANCELLED, which clients take for their own doing and do not retry.
 LINGER_SECONDS = 0.25
+# How long a busy event loop may keep the interpreter from the thread that predicts, seconds. Python's default, 0.005,
+# is longer than most answers take; with this a saturated daemon answered a tenth more.
+SWITCH_SECONDS = 0.0005
 
 
 def run(config: Config) -> None:
@@ -57,6 +60,7 @@ def run(config: Config) -> None:
     engines, languages = wiring.load_engines(config), wiring.load_language_engines(config)
     # What was allocated while loading lives as long as the process; spare the collector the walk over it.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         asyncio.run(_serve(config, engines, languages, tracer))
     finally:

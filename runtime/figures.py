@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from acclimate.runtime.histograms import Histogram as Histogram
+from acclimate.runtime.scheduler.admission import AdmissionSnapshot
 from acclimate.runtime.store.base import StoreSnapshot
 
 
@@ -170,3 +171,4 @@ class ServiceSnapshot:
     loads: Mapping[str, int] = field(default_factory=dict)
     unloads: Mapping[str, int] = field(default_factory=dict)
     tenants: tuple[TenantSnapshot, ...] = ()
+    admission: AdmissionSnapshot = field(default_factory=AdmissionSnapshot)

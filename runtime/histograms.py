@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 # An eighth of a millisecond to half a minute, doubling: covers a tabular model and a language model.
@@ -48,6 +48,11 @@ class Buckets:
         """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += times
         self.total += value * times
+
+    def extend(self, values: Iterable[float]) -> None:
+        """Count each value."""
+        for value in values:
+            self.add(value)
 
     def show(self, exemplar: Exemplar) -> None:
         """Let a value that was counted stand for its bucket."""

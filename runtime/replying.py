@@ -8,7 +8,7 @@ from acclimate.adapters.accuracy import difference_of_confidences, mean
 from acclimate.runtime.clock import Clock
 from acclimate.runtime.errors import DeadlineExceeded, FailedPrecondition, ResourceExhausted, Unavailable
 from acclimate.runtime.events import EventHub
-from acclimate.runtime.scheduler.predictor import Answer
+from acclimate.runtime.scheduler.tickets import Answer
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import OFF, Terms
 from acclimate.runtime.types import InferReply, InferRequest, Scalar

@@ -24,7 +24,8 @@ from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.parts import Parts
 from acclimate.runtime.replying import Readers, reply
 from acclimate.runtime.repository.control import ModelRepository
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.scheduler.admission import Admission, step_aside
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
 from acclimate.runtime.sessions import listing, shelving
@@ -69,6 +70,11 @@ class Service:
     def repository(self) -> ModelRepository:
         """What changes which models are served."""
         return self._parts.repository
+
+    @property
+    def admission(self) -> Admission:
+        """What says whether there is room for one more request."""
+        return self._parts.predictor.admission
 
     @property
     def generating(self) -> Generating:
@@ -179,9 +185,9 @@ class Service:
         """Figures for metrics."""
         return snapshot_of(self._parts, self.ready, self._draining, self._started_at)
 
-    def answered(self, ticket: Ticket, answer: Answer) -> None:
-        """Called by the predictor with every answer: account for it, gather its samples, wake the learner."""
-        book(self._parts, ticket, answer)
+    def answered(self, batch: Sequence[tuple[Ticket, Answer]]) -> None:
+        """Called by the predictor with every batch: account for it, gather its samples, wake the learner."""
+        book(self._parts, batch)
 
     async def learn_before_reply(self, tickets: list[Ticket]) -> None:
         """Synchronous mode: step each session of a batch until it has too few samples left."""
@@ -211,6 +217,7 @@ class Service:
         with in_use(session):
             try:
                 if session is not None and sequence.min_version:
+                    step_aside()
                     await self._readers.reach(session, sequence.min_version, deadline)
                     engine = answers_arrays(self._engine(request.model))
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
@@ -234,9 +241,10 @@ class Service:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
         if session.knows(request.id, terms):
             return answer
+        step_aside()
         logits = await self._parts.learner.answer(session, inputs, answer.logits, request.deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
-        self._parts.account.answered(session.model, session, answer)
+        self._parts.account.answered(session.model, [(session, answer)])
         session.answers.remember(request.id, answer.scores.label)
         return answer
 

@@ -9,6 +9,7 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.generation.service import Generating
 from acclimate.runtime.lifecycle import Lifecycle
 from acclimate.runtime.repository.control import ModelRepository
+from acclimate.runtime.scheduler.admission import Admission
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.sight import Sight
 from acclimate.runtime.types import (
@@ -36,6 +37,10 @@ class ServiceProtocol(Protocol):
     @property
     def lifecycle(self) -> Lifecycle:
         """Forks, snapshots, pauses and changes of sessions, and the etags that guard them."""
+
+    @property
+    def admission(self) -> Admission:
+        """What says whether there is room for one more request."""
 
     @property
     def sight(self) -> Sight:

@@ -17,6 +17,7 @@ def snapshot_of(parts: Parts, ready: bool, draining: bool, started_at: float) ->
         started_at=started_at,
         queue_depth=len(parts.predictor),
         watchers=len(parts.hub),
+        admission=parts.predictor.admission.snapshot(),
         store=shelving.figures(parts.residency),
         models=tuple(parts.account.snapshot(engine, parts.table) for engine in parts.served()),
         loads=dict(parts.repository.loads),

@@ -24,9 +24,10 @@ from acclimate.runtime.repository.around import Around
 from acclimate.runtime.repository.control import ModelRepository
 from acclimate.runtime.repository.moving import Unfit
 from acclimate.runtime.repository.shelves import Shelves, highest
-from acclimate.runtime.scheduler.around import told, unobserved
+from acclimate.runtime.scheduler.admission import Admission
+from acclimate.runtime.scheduler.around import each_of, told, unobserved
 from acclimate.runtime.scheduler.learner import Learner
-from acclimate.runtime.scheduler.limits import LearnerLimits, PredictorLimits
+from acclimate.runtime.scheduler.limits import LearnerLimits
 from acclimate.runtime.scheduler.predictor import Predictor
 from acclimate.runtime.scheduler.shadow import Shadow
 from acclimate.runtime.scheduler.shared import SharedBudgets
@@ -46,7 +47,7 @@ from acclimate.runtime.store.base import Store
 from acclimate.runtime.store.sqlite import SqliteStore
 from acclimate.runtime.tracing.base import Tracer
 from acclimate.runtime.wiring_language import generating, language_models, load_language_engines
-from acclimate.runtime.wiring_limits import guards_of, limits_of
+from acclimate.runtime.wiring_limits import batches_of, guards_of, limits_of, patience_of
 
 __all__ = ["build_service", "load_engine", "load_engines", "load_language_engines", "open_store", "store_tools"]
 
@@ -151,15 +152,16 @@ def build_service(
     census = Census(lambda key: table.at(key), config.metrics.top_sessions)
     account = Account(models, hub, clock, census, lambda session, kind, moved: residency.noted(session, kind, moved))
     table = _table(config, models, clock, quotas)
-    adoption = Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions))
-    residency = _residency(config, table, account, clock, adoption, store)
+    residency = _residency(config, table, account, clock, store)
     # The predictor and the learner call back into the service that is made of them.
     service: Service
     predictor = Predictor(
-        _batches(config),
+        batches_of(config),
         clock,
-        told(lambda ticket, answer: service.answered(ticket, answer), None if tracer is None else tracer.answered),
+        Admission(patience_of(config), clock, quotas.weight),
+        told(lambda batch: service.answered(batch), None if tracer is None else each_of(tracer.answered)),
         (lambda tickets: service.learn_before_reply(tickets)) if synchronous else None,
+        quotas.weight,
     )
     steps, shared = _steps(config, store), None if synchronous else _shared(config, quotas, clock)
     learner = Learner(
@@ -174,7 +176,9 @@ def build_service(
     service = Service(
         Parts(
             engines=models,
-            repository=ModelRepository(around_of(config, models, table, predictor, learner, account, adoption)),
+            repository=ModelRepository(
+                around_of(config, models, table, predictor, learner, account, residency.adoption)
+            ),
             table=table,
             predictor=predictor,
             learner=learner,
@@ -194,9 +198,7 @@ def build_service(
     return service
 
 
-def _residency(
-    config: Config, table: SessionTable, account: Account, clock: Clock, adoption: Adoption, store: Store | None
-) -> Residency:
+def _residency(config: Config, table: SessionTable, account: Account, clock: Clock, store: Store | None) -> Residency:
     synchronous = config.scheduler.mode == "synchronous"
     residency = Residency(
         table,
@@ -204,7 +206,7 @@ def _residency(
         ResidencyLimits(config.sessions.max_sessions, config.store.idle_seconds, config.store.parked_bytes),
         clock,
         lambda samples: samples * SAMPLE_PERIOD_SECONDS if synchronous else clock.monotonic(),
-        adoption,
+        Adoption(table.home, config.adaptation.trust_radius, Unfit(config.store.unfit_sessions)),
         None if store is None else keeping_of(config, store),
     )
     if store is not None:
@@ -215,15 +217,6 @@ def _residency(
 def _table(config: Config, engines: dict[str, Model], clock: Clock, quotas: Quotas) -> SessionTable:
     drift = Watch.of(config.drift.model_dump())
     return SessionTable(engines, guards_of(config), limits_of(config), clock, drift, quotas)
-
-
-def _batches(config: Config) -> PredictorLimits:
-    synchronous = config.scheduler.mode == "synchronous"
-    return PredictorLimits(
-        max_batch=1 if synchronous else config.scheduler.max_batch,
-        max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
-        max_queue=config.scheduler.max_queue,
-    )
 
 
 def _steps(config: Config, store: Store | None) -> LearnerLimits:

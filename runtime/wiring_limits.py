@@ -1,10 +1,12 @@
-"""What the configuration says of guards and of the session table, in their own terms."""
+"""What the configuration says of guards, of the session table and of waiting for the engine, in their own terms."""
 
 from __future__ import annotations
 
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.restoration.policy import PREFIX
 from acclimate.runtime.config import Config
+from acclimate.runtime.scheduler.admission import AdmissionLimits
+from acclimate.runtime.scheduler.limits import PredictorLimits
 from acclimate.runtime.sessions.settings import Limits
 from acclimate.runtime.types import Budget
 
@@ -35,3 +37,20 @@ def limits_of(config: Config) -> Limits:
         language_recipe=config.generation.default_recipe,
         language_budget=Budget(config.generation.refill_ms_per_s, config.generation.capacity_ms),
     )
+
+
+def batches_of(config: Config) -> PredictorLimits:
+    """What bounds batches and the queue; in synchronous mode requests are answered one by one, at once."""
+    synchronous = config.scheduler.mode == "synchronous"
+    return PredictorLimits(
+        max_batch=1 if synchronous else config.scheduler.max_batch,
+        max_delay=0.0 if synchronous else config.scheduler.max_delay_ms / 1e3,
+        max_queue=config.scheduler.max_queue,
+    )
+
+
+def patience_of(config: Config) -> AdmissionLimits:
+    """How long a request may be expected to wait."""
+    # A replay is answered whole, however fast it is sent.
+    patience_ms = 0.0 if config.scheduler.mode == "synchronous" else config.scheduler.patience_ms
+    return AdmissionLimits(patience_ms / 1e3, config.scheduler.overload_wait_ms / 1e3)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -17,8 +18,9 @@ import structlog
 
 from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.rpc import status
-from acclimate.runtime.rpc.interceptor import Context, Handler, short_name
+from acclimate.runtime.rpc.interceptor import ADMITTED, Context, Handler, short_name
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.scheduler.admission import Admission
 from acclimate.runtime.security import access
 from acclimate.runtime.security.caller import current, enter
 from acclimate.runtime.security.guard import Guard
@@ -33,15 +35,18 @@ KINDS: dict[tuple[bool, bool], Any] = {
     (True, True): grpc.stream_stream_rpc_method_handler,
 }
 
-log = structlog.stdlib.get_logger("acclimate.security")
+LOGGER = "acclimate.security"
+log = structlog.stdlib.get_logger(LOGGER)
 
 
 class Gate(grpc.aio.ServerInterceptor):
     """Guards every rpc, of every kind, ours or not."""
 
-    def __init__(self, guard: Guard, stats: RpcStats) -> None:
+    def __init__(self, guard: Guard, stats: RpcStats, admission: Admission | None = None) -> None:
         self._guard = guard
         self._stats = stats
+        self._admission = admission
+        self._full: tuple[AcclimateError, Handler] | None = None
 
     async def intercept_service(
         self,
@@ -57,7 +62,12 @@ class Gate(grpc.aio.ServerInterceptor):
             self._guard.check(metadata)
             if self._guard.awaits_certificate(method, metadata):
                 return self._wrapped(handler, lambda context: self._by_certificate(method, handler, context))
-            enter(self._guard.admit(method, metadata, charge=not handler.request_streaming))
+            caller = self._guard.admit(method, metadata, charge=not handler.request_streaming)
+            enter(caller)
+            if self._admission is not None and method in ADMITTED:
+                full = self._admission.refuses(caller.tenant)
+                if full is not None:
+                    return self._crowded(method, full)
         except AcclimateError as error:
             return self._refusing(method, error)
         streams = handler.request_streaming or handler.response_streaming
@@ -72,9 +82,21 @@ class Gate(grpc.aio.ServerInterceptor):
         except AcclimateError as error:
             await self._abort(method, error, context)
 
+    def _crowded(self, method: str, error: AcclimateError) -> Handler:
+        """What refuses for want of room; many get the same error, and so the same handler."""
+        if self._full is None or self._full[0] is not error:
+            self._full = error, self._refusing(method, error)
+        return self._full[1]
+
     def _refusing(self, method: str, error: AcclimateError) -> Handler:
+        refusal, name = status.refusal(error), short_name(method)
+
         async def refuse(_: Requests, context: Context) -> None:
-            await self._abort(method, error, context)
+            self._stats.count(name, refusal.code.name)
+            # Asked first, since preparing a line that nobody reads costs more than the refusal.
+            if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
+                log.debug("refused", rpc=name, reason=error.reason, peer=context.peer())
+            await context.abort(refusal.code, refusal.details, refusal.trailers)
 
         # Of the kind that need not read a request before it answers.
         handler: Handler = grpc.stream_stream_rpc_method_handler(refuse)

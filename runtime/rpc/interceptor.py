@@ -1,7 +1,7 @@
-"""What every rpc passes through: decoding, error mapping, counting and logging, in one place.
+"""What every rpc passes through: admission, decoding, error mapping, counting and logging, in one place.
 
 Requests are decoded here and not by gRPC, so that a malformed message is INVALID_ARGUMENT with a reason and
-not an internal error.
+not an internal error, and one that there is no room for is refused before anything is done about it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -22,6 +23,9 @@ from acclimate.runtime.errors import AcclimateError, InvalidArgument
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.scheduler.admission import Admission
+from acclimate.runtime.security import access
+from acclimate.runtime.security.caller import current
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -29,13 +33,20 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 LOGGER = "acclimate.rpc"
 log = structlog.stdlib.get_logger(LOGGER)
 
+# What waits for the engine, and so has to be admitted.
+ADMITTED = frozenset({access.OIP + "ModelInfer"})
+
 
 class Edge(grpc.aio.ServerInterceptor):
     """Wraps every rpc of ours; reflection, which streams both ways, passes through."""
 
-    def __init__(self, stats: RpcStats, limits: MessageLimits | None = None) -> None:
+    def __init__(
+        self, stats: RpcStats, limits: MessageLimits | None = None, admission: Admission | None = None
+    ) -> None:
         self._stats = stats
         self._limits = limits or MessageLimits()
+        self._admission = admission
+        self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
         self,
@@ -46,25 +57,49 @@ class Edge(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or (handler.request_streaming and handler.request_deserializer is not None):
             return handler
-        method = short_name(handler_call_details.method)
+        name = handler_call_details.method
+        known = self._wrapped.get(name)
+        if known is None or known[0] is not handler:
+            known = self._wrapped[name] = handler, self._around(name, handler)
+        return known[1]
+
+    def _around(self, full_name: str, handler: Handler) -> Handler:
+        around: Handler
+        method = short_name(full_name)
         if handler.request_streaming:
-            return grpc.stream_stream_rpc_method_handler(
+            around = grpc.stream_stream_rpc_method_handler(
                 self._both(method, handler), response_serializer=handler.response_serializer
             )
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
+        elif handler.response_streaming:
+            around = grpc.unary_stream_rpc_method_handler(
                 self._stream(method, handler), response_serializer=handler.response_serializer
             )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler), response_serializer=handler.response_serializer
-        )
+        else:
+            around = grpc.unary_unary_rpc_method_handler(
+                self._unary(method, handler, self._admission if full_name in ADMITTED else None),
+                response_serializer=handler.response_serializer,
+            )
+        return around
 
-    def _unary(self, method: str, handler: Handler) -> Callable[[bytes, Context], Awaitable[Any]]:
+    def _unary(
+        self, method: str, handler: Handler, admission: Admission | None
+    ) -> Callable[[bytes, Context], Awaitable[Any]]:
         serve: Any = handler.unary_unary
 
         async def call(request: bytes, context: Context) -> Any:
-            async with self._guarded(method, context):
+            began, ended, held = time.perf_counter(), _Ended(), None
+            # Not in the context manager of the others, which takes as long as all the rest here.
+            try:
+                if admission is not None:
+                    held = admission.enter(current().tenant)
                 return await serve(_decoded(handler, request, self._limits), context)
+            except BaseException as error:
+                await self._failed(method, error, context, ended)
+                raise
+            finally:
+                if held is not None:
+                    held.back()
+                self._count(method, ended, began)
 
         return call
 
@@ -93,31 +128,46 @@ class Edge(grpc.aio.ServerInterceptor):
 
     @asynccontextmanager
     async def _guarded(self, method: str, context: Context) -> AsyncIterator[None]:
-        began = time.perf_counter()
-        code, reason = grpc.StatusCode.OK, ""
+        began, ended = time.perf_counter(), _Ended()
         try:
             yield
-        except AcclimateError as error:
-            refusal = status.refusal(error)
-            code, reason = refusal.code, error.reason
-            await context.abort(refusal.code, refusal.details, refusal.trailers)
-        except grpc.aio.AbortError:
-            code = status_code(context)
+        except BaseException as error:
+            await self._failed(method, error, context, ended)
             raise
-        except (asyncio.CancelledError, GeneratorExit):
-            code = grpc.StatusCode.CANCELLED
-            raise
-        except Exception:
-            code, reason = grpc.StatusCode.INTERNAL, uuid.uuid4().hex
-            log.exception("rpc failed", rpc=method, correlation_id=reason)
-            refusal = status.internal(reason)
-            await context.abort(refusal.code, refusal.details, refusal.trailers)
         finally:
-            self._stats.count(method, code.name)
-            # Asked first, since preparing a line that nobody reads is a cost of every rpc.
-            if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
-                milliseconds = round((time.perf_counter() - began) * 1e3, 3)
-                log.debug("rpc", rpc=method, code=code.name, reason=reason, milliseconds=milliseconds)
+            self._count(method, ended, began)
+
+    async def _failed(self, method: str, error: BaseException, context: Context, ended: _Ended) -> None:
+        """Note how a rpc failed, and end it with that status; returns if gRPC does so by itself."""
+        if isinstance(error, grpc.aio.AbortError):
+            ended.code = status_code(context)
+        elif isinstance(error, AcclimateError):
+            refusal = status.refusal(error)
+            ended.code, ended.reason = refusal.code, error.reason
+            await context.abort(refusal.code, refusal.details, refusal.trailers)
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
+            ended.code = grpc.StatusCode.CANCELLED
+        elif isinstance(error, Exception):
+            ended.code, ended.reason = grpc.StatusCode.INTERNAL, uuid.uuid4().hex
+            log.exception("rpc failed", rpc=method, correlation_id=ended.reason)
+            refusal = status.internal(ended.reason)
+            await context.abort(refusal.code, refusal.details, refusal.trailers)
+
+    def _count(self, method: str, ended: _Ended, began: float) -> None:
+        code = ended.code.name
+        self._stats.count(method, code)
+        # Asked first, since preparing a line that nobody reads is a cost of every rpc.
+        if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
+            milliseconds = round((time.perf_counter() - began) * 1e3, 3)
+            log.debug("rpc", rpc=method, code=code, reason=ended.reason, milliseconds=milliseconds)
+
+
+@dataclass(slots=True)
+class _Ended:
+    """How a rpc ended."""
+
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""
 
 
 def short_name(method: str) -> str:

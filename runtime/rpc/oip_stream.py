@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -21,6 +22,8 @@ from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailabl
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
+from acclimate.runtime.scheduler.admission import Admission, Pass
+from acclimate.runtime.security.caller import current
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
 FINAL = "triton_final_response"
@@ -43,11 +46,13 @@ class Streams:
         limit: requests of one stream under way, at most.
         stats: where they are counted.
         sizes: what every request of a stream has to keep within.
+        admission: what says whether there is room for one more request; a stream waits until there is.
     """
 
     limit: int
     stats: RpcStats
     sizes: MessageLimits = field(default_factory=MessageLimits)
+    admission: Admission | None = None
     _readers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
     _draining: bool = field(default=False, init=False)
 
@@ -63,7 +68,7 @@ class Streams:
         Raises:
             Unavailable: the daemon drains; every request that was read has been answered.
         """
-        stream = _Stream(requests, infer, self.limit, self.stats, self.sizes, writes)
+        stream = _Stream(requests, infer, self, writes)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
         self.stats.opened()
@@ -87,24 +92,17 @@ class Streams:
 class _Stream:
     """One stream: what has been read and not yet answered."""
 
-    def __init__(
-        self,
-        requests: AsyncIterator[bytes],
-        infer: Infer,
-        limit: int,
-        stats: RpcStats,
-        sizes: MessageLimits,
-        writes: Writes,
-    ) -> None:
+    def __init__(self, requests: AsyncIterator[bytes], infer: Infer, streams: Streams, writes: Writes) -> None:
         self._requests = requests
         self._writes = writes
         self._in_parts: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
         self._infer = infer
-        self._stats = stats
-        self._sizes = sizes
+        self._stats = streams.stats
+        self._sizes = streams.sizes
+        self._admission = streams.admission
         self._tasks: set[asyncio.Task[oip.ModelStreamInferResponse]] = set()
         self._ends: dict[Hashable, asyncio.Task[oip.ModelStreamInferResponse]] = {}
-        self.slots = asyncio.Semaphore(limit)
+        self.slots = asyncio.Semaphore(streams.limit)
         self.order: asyncio.Queue[asyncio.Task[oip.ModelStreamInferResponse] | oip.ModelStreamInferResponse | None] = (
             asyncio.Queue()
         )
@@ -114,9 +112,10 @@ class _Stream:
         try:
             await self.slots.acquire()
             async for payload in self._requests:
+                held = None if self._admission is None else await self._admission.wait(current().tenant)
                 task = self._start(payload)
                 self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                task.add_done_callback(partial(self._done, held))
                 if task in self._in_parts:
                     # Its turn comes with its last part, after those that it has sent.
                     task.add_done_callback(self._last_part)
@@ -126,6 +125,11 @@ class _Stream:
         finally:
             await asyncio.gather(*self._in_parts, return_exceptions=True)
             self.order.put_nowait(None)
+
+    def _done(self, held: Pass | None, task: asyncio.Task[oip.ModelStreamInferResponse]) -> None:
+        self._tasks.discard(task)
+        if held is not None:
+            held.back()
 
     async def cancel(self, reader: asyncio.Task[None]) -> None:
         """Give up whatever is still under way."""

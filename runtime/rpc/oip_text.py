@@ -12,6 +12,7 @@ from acclimate.runtime.errors import DeadlineExceeded
 from acclimate.runtime.generation.types import GenerateReply
 from acclimate.runtime.inference import sequence_of
 from acclimate.runtime.rpc import convert_oip, convert_text
+from acclimate.runtime.scheduler.admission import step_aside
 from acclimate.runtime.service_protocol import ServiceProtocol
 
 Send = Callable[[oip.ModelInferResponse], None]
@@ -37,6 +38,8 @@ class Texts:
         Raises:
             AcclimateError: as `Generating.generate` and `Sequences.during`.
         """
+        # Language models have bounds of their own; their seconds say nothing of what other requests wait for.
+        step_aside()
         request = convert_oip.infer_request(message, self._clock.monotonic(), remaining)
         manifest = self._service.model(request.model, request.version)
         sequence = sequence_of(request.parameters)

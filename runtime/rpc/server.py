@@ -98,15 +98,16 @@ def build_server(
         SecurityError: a certificate, key or token file cannot be used.
     """
     stats = RpcStats(methods())
-    gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats)
+    gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats, service.admission)
+    edge = Edge(stats, _message_limits(config), service.admission)
     service = service if tracer is None else tracer.around(service)
     traced = () if tracer is None else (Traced(tracer),)
     server = grpc.aio.server(
-        interceptors=(*traced, gate, Edge(stats, _message_limits(config))),
+        interceptors=(*traced, gate, edge),
         options=_options(config.server.max_message_bytes, config.limits.max_metadata_bytes),
     )
     release = version()
-    streams = Streams(config.open_inference.stream_requests, stats, _message_limits(config))
+    streams = Streams(config.open_inference.stream_requests, stats, _message_limits(config), service.admission)
     inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
     oip_servicer.register(server, inference)
     session_servicer.register(server, session_servicer.SessionServicer(service))

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 from acclimate.runtime.sessions.gathering import Gathered
 from acclimate.runtime.sessions.session import Session
 
 P = ParamSpec("P")
+First = TypeVar("First")
+Second = TypeVar("Second")
 
 Around = Callable[[Sequence[Session], Sequence[Gathered]], AbstractContextManager[object]]
 """Entered before a step over what sessions have gathered is computed, and left after its commit."""
@@ -37,3 +39,13 @@ def told(call: Callable[P, None], observer: Callable[P, None] | None) -> Callabl
         call(*given, **named)
 
     return both
+
+
+def each_of(observer: Callable[[First, Second], None]) -> Callable[[Sequence[tuple[First, Second]]], None]:
+    """What tells an observer of one thing at a time of all in a batch, in their order."""
+
+    def all_of(batch: Sequence[tuple[First, Second]]) -> None:
+        for first, second in batch:
+            observer(first, second)
+
+    return all_of

@@ -1,14 +1,8 @@
-"""Which waiting requests make the next batch. Pure: it is shown the queue and the time, and says what to do.
-
-Requests run together when the same parameters answer them: everything pristine or stateless shares the frozen
-graph, an adapted session has a lane of its own. The oldest request chooses the lane, so nobody starves, and since
-all of a session's requests are in one lane at any moment, its answers keep their order.
-"""
+"""Where in a queue a request belongs. Pure; `fair.py` says which requests are served together, and whose turn it is."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Protocol
 
 # A request is overtaken by those of a higher priority until it has waited this many seconds.
@@ -29,46 +23,6 @@ class Prioritised(Protocol):
     @property
     def session(self) -> object | None:
         """Whose it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A queued request as the decision sees it: lane, rows, and when it came (seconds)."""
-
-    lane: Hashable
-    rows: int
-    arrived: float
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """Positions in the queue to run now, oldest first; or, if there are none, the time to look again."""
-
-    run: tuple[int, ...]
-    look_again_at: float | None = None
-
-
-def next_batch(queue: Sequence[Waiting], now: float, *, max_rows: int, max_delay: float) -> Plan:
-    """Up to `max_rows` rows of the oldest request's lane, once it is full or its oldest waited `max_delay` seconds.
-
-    A single request larger than `max_rows` runs alone.
-    """
-    if not queue:
-        return Plan(())
-    first = queue[0]
-    chosen, rows, full = [0], first.rows, False
-    for position in range(1, len(queue)):
-        candidate = queue[position]
-        if candidate.lane != first.lane:
-            continue
-        if rows + candidate.rows > max_rows:
-            full = True
-            break
-        chosen.append(position)
-        rows += candidate.rows
-    if not full and rows < max_rows and now < first.arrived + max_delay:
-        return Plan((), first.arrived + max_delay)
-    return Plan(tuple(chosen))
 
 
 def place(queue: Sequence[Prioritised], arriving: Prioritised) -> int:

@@ -1,87 +1,35 @@
 """Answering requests: a bounded queue, batches across sessions, one thread that computes.
 
-Everything but the engine call runs on the event loop's thread, so sessions need no locks.
+Everything but the engine call runs on the event loop's thread, so sessions need no locks. The next batch is on its way
+to the thread before the last one's answers are accounted for, so that the engine does not wait for the loop.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.adapters.accuracy import Scores, score
-from acclimate.adapters.layout import Float
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.base import Engine, Folded
+from acclimate.runtime.engines.base import Engine
 from acclimate.runtime.errors import DeadlineExceeded, ResourceExhausted, Unavailable
 from acclimate.runtime.inference import DEFAULT_PRIORITY
+from acclimate.runtime.scheduler.admission import Admission, Refused
 from acclimate.runtime.scheduler.around import MARK
-from acclimate.runtime.scheduler.compute import compute_answers
-from acclimate.runtime.scheduler.decide import Waiting, next_batch, place
+from acclimate.runtime.scheduler.batches import Batch, Computed, answers_of, compute, put_together, reply, tell
+from acclimate.runtime.scheduler.fair import FairQueue
 from acclimate.runtime.scheduler.limits import PredictorLimits
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
+from acclimate.runtime.scheduler.worker import Worker
+from acclimate.runtime.security.caller import current
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import Terms
 
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """A request in the queue.
-
-    `session` is None for stateless requests; times are monotonic seconds; `mark` is what an observer put on it.
-    """
-
-    engine: Engine
-    session: Session | None
-    inputs: NDArray[Any]
-    arrived: float
-    deadline: float | None
-    learn: bool
-    request_id: str
-    answer: asyncio.Future[Answer] = field(repr=False)
-    terms: Terms = field(default_factory=Terms, repr=False)
-    priority: int = DEFAULT_PRIORITY
-    mark: object | None = field(default=None, repr=False)
-
-    @property
-    def folded(self) -> Folded | None:
-        """What answers it: the session's own parameters, or None for the frozen graph."""
-        return None if self.session is None else self.session.folded
-
-    @property
-    def lane(self) -> Hashable:
-        """Requests of one lane can run as one batch."""
-        return id(self.engine), None if self.folded is None else id(self.session)
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What answered, logits `[B, C]`, what they score, their parameters' version, and the time taken (seconds).
-
-    `queued` until its batch was put together, in `gathered`; `computed` in the engine; `scored` from then on. `leads`
-    is true for one answer of each batch.
-    """
-
-    engine: Engine
-    logits: Float
-    scores: Scores
-    version: int
-    queued: float
-    computed: float
-    batch_rows: int
-    gathered: float = 0.0
-    scored: float = 0.0
-    leads: bool = True
-
-
-Answered = Callable[[Ticket, Answer], None]
+Answered = Callable[[Sequence[tuple[Ticket, Answer]]], None]
 
 
 class Predictor:
@@ -90,27 +38,35 @@ class Predictor:
     Args:
         limits: bounds of batches and queue.
         clock: the time.
-        answered: called with every answer, before the client is told, to account for it.
+        admission: told what the engine takes and whom the queue refuses; says when a request has waited too long.
+        answered: called with every batch, before the clients are told, to account for it.
         before_reply: awaited after each batch with its tickets, before the clients are told; synchronous mode
             learns here, so that a client that waits for its answer sees what it did to the session.
+        weight: a tenant's share of the engine among those that wait for it.
     """
 
     def __init__(
         self,
         limits: PredictorLimits,
         clock: Clock,
+        admission: Admission,
         answered: Answered,
         before_reply: Callable[[list[Ticket]], Awaitable[None]] | None = None,
+        weight: Callable[[str], float] = lambda _: 1.0,
     ) -> None:
         self._limits = limits
         self._clock = clock
+        self.admission = admission
         self._answered = answered
         self._before_reply = before_reply
-        self._queue: deque[Ticket] = deque()
+        self._queue: FairQueue[Ticket] = FairQueue(weight)
         self._serving: list[Ticket] = []
-        self._wake = asyncio.Event()
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="predict")
-        self._closing = False
+        self._worker = Worker("predict")
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._looking = self._closing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = asyncio.Event()
+        self._learning: set[asyncio.Task[None]] = set()
         # Set while no prediction waits or runs; adaptation steps pause between slices until it is.
         self.idle = threading.Event()
         self.idle.set()
@@ -129,6 +85,7 @@ class Predictor:
         if self._closing:
             raise Unavailable("DRAINING", "the daemon is draining; send the request to another one")
         if len(self._queue) >= self._limits.max_queue:
+            self.admission.refused(Refused.QUEUE)
             raise ResourceExhausted(
                 "QUEUE_FULL",
                 f"{len(self._queue)} requests are waiting, as many as scheduler.max_queue allows",
@@ -150,18 +107,23 @@ class Predictor:
         """Queue a request and wait for its answer.
 
         Raises:
-            ResourceExhausted, Unavailable: see `admit`.
+            ResourceExhausted, Unavailable: see `admit`; or it was given up because too much came.
             DeadlineExceeded: the deadline passed before the engine began.
         """
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        now = self._clock.monotonic()
-        ticket = Ticket(
-            engine, session, inputs, now, deadline, learn, request_id, future, terms or Terms(), priority, MARK.get()
+        now, tenant = self._clock.monotonic(), current().tenant if session is None else session.tenant
+        terms, mark = terms or Terms(), MARK.get()
+        self._queue.add(
+            Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms, priority, tenant, mark)
         )
-        self._queue.insert(place(self._queue, ticket), ticket)
         self.idle.clear()
-        self._wake.set()
+        if self._serving or self._looking or self._limits.max_delay or self._before_reply is not None:
+            self._look()
+        else:
+            # Nobody is there to wait for: what else comes in this turn of the loop is the next batch. Not in
+            # synchronous mode, where what one client does at a time must not depend on others being there.
+            self._begin()
         return await future
 
     def replaced(self, old: Engine, new: Engine) -> None:
@@ -183,19 +145,23 @@ class Predictor:
                         retry_after_seconds=0.0,
                     )
                 )
-        self._queue = deque(ticket for ticket in self._queue if not ticket.answer.done())
+        self._queue.drop(lambda ticket: ticket.answer.done())
 
     async def run(self) -> None:
         """Serve until `close` is called and the queue is empty."""
-        while not (self._closing and not self._queue):
-            self._serving = await self._next()
-            if self._serving:
-                await self._serve(self._serving)
+        self._loop = asyncio.get_running_loop()
+        try:
+            self._look()
+            await self._ended.wait()
+        finally:
+            self._loop = None
+            for task in self._learning:
+                task.cancel()
 
     def close(self) -> None:
         """Refuse new requests; `run` returns when those queued are answered."""
         self._closing = True
-        self._wake.set()
+        self._look()
 
     def release(self) -> None:
         """Give the worker thread up, once `run` has ended; whoever was cut off in the middle is told so."""
@@ -203,87 +169,100 @@ class Predictor:
             if not ticket.answer.done():
                 ticket.answer.set_exception(Unavailable("DRAINING", "the daemon stopped before it could answer"))
         self._queue.clear()
-        self._pool.shutdown(wait=False)
+        self._worker.stop()
 
-    async def _next(self) -> list[Ticket]:
-        self._drop_expired()
+    def _look(self) -> None:
+        """Look for a batch at the end of this turn of the loop, when whoever is ready now has queued as well."""
+        if self._loop is not None and not self._looking and not self._serving:
+            self._looking = True
+            self._loop.call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Hand the next batch to the thread, if it is free and there is one."""
+        self._looking = False
+        if self._loop is None or self._serving:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         now = self._clock.monotonic()
-        view = [Waiting(t.lane, len(t.inputs), t.arrived) for t in self._queue]
+        self._give_up(now)
         # Nobody comes any more while draining, so there is no company to wait for.
         max_delay = 0.0 if self._closing else self._limits.max_delay
-        plan = next_batch(view, now, max_rows=self._limits.max_batch, max_delay=max_delay)
-        if not plan.run:
-            await self._sleep(None if plan.look_again_at is None else plan.look_again_at - now)
-            return []
-        chosen = set(plan.run)
-        batch = [self._queue[position] for position in plan.run]
-        self._queue = deque(t for position, t in enumerate(self._queue) if position not in chosen)
-        return batch
-
-    async def _sleep(self, seconds: float | None) -> None:
-        if not self._queue:
+        batch = self._queue.take(now, max_rows=self._limits.max_batch, max_delay=max_delay)
+        if batch.items:
+            self._serving = batch.items
+            self._dispatch(batch.items, now)
+        elif batch.look_again_at is not None:
+            self._timer = self._loop.call_later(batch.look_again_at - now, self._look)
+        else:
             self.idle.set()
-        self._wake.clear()
-        if self._closing:
-            return
-        if seconds is None:
-            await self._wake.wait()
-            return
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), seconds)
+            if self._closing:
+                self._ended.set()
 
-    def _drop_expired(self) -> None:
-        now = self._clock.monotonic()
-        kept: deque[Ticket] = deque()
-        for ticket in self._queue:
-            if ticket.answer.cancelled():
-                continue
+    def _give_up(self, now: float) -> None:
+        """Take out whose client left, whose deadline passed, and what waited too long while too much comes."""
+        stale = self.admission.stale_seconds
+
+        def dead(ticket: Ticket) -> bool:
+            if ticket.answer.done():
+                return True
             if ticket.deadline is not None and now >= ticket.deadline:
                 ticket.answer.set_exception(
                     DeadlineExceeded("DEADLINE_EXCEEDED", "the deadline passed while the request was queued")
                 )
-                continue
-            kept.append(ticket)
-        self._queue = kept
+            elif stale is not None and now - ticket.arrived > stale:
+                ticket.answer.set_exception(self.admission.given_up())
+            return ticket.answer.done()
 
-    async def _serve(self, batch: list[Ticket]) -> None:
-        try:
-            answers = await self._answer(batch)
-        except Exception as error:
-            # It costs this batch; the next one is served.
-            for ticket in batch:
-                if not ticket.answer.done():
-                    ticket.answer.set_exception(error)
-            return
-        for ticket, answer in zip(batch, answers, strict=True):
-            if not ticket.answer.done():
-                ticket.answer.set_result(answer)
+        self._queue.drop(dead)
 
-    async def _answer(self, batch: list[Ticket]) -> list[Answer]:
-        first, began = batch[0], self._clock.monotonic()
-        inputs = first.inputs if len(batch) == 1 else np.concatenate([t.inputs for t in batch])
-        folded = first.folded
-        versions = [0 if t.session is None else t.session.version for t in batch]
-        started = self._clock.monotonic()
-        floats = None if first.session is None else first.session.floats
-        logits, features = await asyncio.get_running_loop().run_in_executor(
-            self._pool, compute_answers, first.engine, inputs, folded, floats
+    def _dispatch(self, tickets: list[Ticket], began: float) -> None:
+        batch = put_together(tickets, began)
+        self._worker.submit(
+            partial(compute, batch, self._clock), lambda computed, error: self._done(batch, computed, error)
         )
-        ended, start = self._clock.monotonic(), 0
-        answers: list[Answer] = []
-        for ticket, version in zip(batch, versions, strict=True):
-            part, seen = (rows[start : start + len(ticket.inputs)] for rows in (logits, features))
-            start += len(ticket.inputs)
-            if ticket.session is not None and ticket.session.cohort.engine is ticket.engine:
-                part = ticket.session.corrected(part, seen)
-            scores = score(part)
-            answers.append(
-                Answer(
-                    ticket.engine, part, scores, version, began - ticket.arrived, ended - started, len(inputs),
-                    gathered=started - began, scored=self._clock.monotonic() - ended, leads=not answers,
-                )
-            )  # fmt: skip
-            self._answered(ticket, answers[-1])
+
+    def _done(self, batch: Batch, computed: Computed | None, error: BaseException | None) -> None:
+        if self._loop is None:
+            return
         if self._before_reply is not None:
-            await self._before_reply(batch)
+            task = self._loop.create_task(self._learnt(batch, computed, error, self._before_reply))
+            self._learning.add(task)
+            task.add_done_callback(self._learning.discard)
+            return
+        self._serving = []
+        self._begin()
+        reply(batch, self._accounted(batch, computed, error))
+
+    async def _learnt(
+        self,
+        batch: Batch,
+        computed: Computed | None,
+        error: BaseException | None,
+        before_reply: Callable[[list[Ticket]], Awaitable[None]],
+    ) -> None:
+        """Synchronous mode: nothing else is computed until the batch was learnt from."""
+        answers = self._accounted(batch, computed, error)
+        if answers:
+            try:
+                await before_reply(batch.tickets)
+            except Exception as failed:
+                tell(batch, failed)
+        self._serving = []
+        reply(batch, answers)
+        self._begin()
+
+    def _accounted(self, batch: Batch, computed: Computed | None, error: BaseException | None) -> list[Answer]:
+        """The answers of a batch, accounted for; none if it failed, which its clients are told."""
+        if computed is None:
+            tell(batch, error)
+            return []
+        try:
+            answers = answers_of(batch, computed, self._clock.monotonic())
+            self.admission.computed(computed.ended - computed.started, len(answers))
+            self._answered(list(zip(batch.tickets, answers, strict=True)))
+        except Exception as failed:
+            tell(batch, failed)
+            return []
         return answers

@@ -14,7 +14,7 @@ import structlog
 
 from acclimate.adapters.accuracy import Scores, score
 from acclimate.runtime.scheduler.compute import lower_priority
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 
 log = structlog.stdlib.get_logger("acclimate.shadow")
 

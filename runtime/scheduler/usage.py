@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from acclimate.runtime.scheduler.predictor import Answer
+from acclimate.runtime.scheduler.tickets import Answer
 
 
 @dataclass(slots=True)

@@ -25,13 +25,17 @@ TELL_EVERY_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """Quotas of one tenant; `burst_seconds` is how long an idle tenant saves up what is granted by the second."""
+    """Quotas of one tenant; `burst_seconds` is how long an idle tenant saves up what is granted by the second.
+
+    `weight` is no quota: it is the tenant's part, relative to others', of what several want at a time.
+    """
 
     sessions: int = 0
     state_bytes: int = 0
     requests_per_s: float = 0.0
     adaptation_ms_per_s: float = 0.0
     burst_seconds: float = 10.0
+    weight: float = 1.0
 
 
 @dataclass(slots=True)
@@ -145,6 +149,10 @@ class Quotas:
                 usage.share.requests_per_s,
                 retry_after_seconds=wait,
             )
+
+    def weight(self, tenant: str) -> float:
+        """The tenant's part, relative to others', of what several want at a time."""
+        return self._usage(tenant).share.weight
 
     def delay(self, tenant: str) -> float:
         """Take one request, or say in how many seconds there will be one: for messages of a stream, which can wait."""

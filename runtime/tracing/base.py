@@ -6,8 +6,8 @@ from collections.abc import MutableMapping, Sequence
 from typing import Any, Protocol
 
 from acclimate.runtime.scheduler.around import Around
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.scheduler.report import StepReport
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.service_protocol import ServiceProtocol
 
 

@@ -28,8 +28,8 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.config_tracing import Tracing
 from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.scheduler.around import MARK
-from acclimate.runtime.scheduler.predictor import Answer, Ticket
 from acclimate.runtime.scheduler.report import StepReport
+from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.runtime.sessions.gathering import Gathered
 from acclimate.runtime.sessions.session import Session, SessionKey

@@ -95,3 +95,52 @@ def test_what_is_spent_never_exceeds_what_was_granted_by_more_than_one_step(
             state |= budget.charge(state, np.array([cost]), now)
             spent += cost
     assert spent <= capacity + rate * now + 1e-6
+
+
+LARGE: dict[str, np.ndarray] = {
+    "theta": np.arange(400, dtype=np.float32),
+    "moments": np.zeros(300, np.float32),
+    "count": np.zeros((), np.int64),
+    "budget.tokens": np.full((), 7.0),
+}
+ACTIONS = ("allocate", "release", "reset", "reset, budget kept", "reset, theta kept", "write", "write theta", "scatter")
+
+
+@given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 99)), max_size=40))
+def test_rows_that_nobody_wrote_to_are_the_template_whatever_their_memory_held(actions: list[tuple[str, int]]) -> None:
+    bank, rows = SessionBank(LARGE, capacity=1), dict[int, dict[str, np.ndarray]]()
+    for number, (action, pick) in enumerate(actions):
+        if action == "allocate" or not rows:
+            row = bank.allocate()
+            assert row not in rows
+            rows[row] = {name: np.array(value) for name, value in LARGE.items()}
+            continue
+        row = sorted(rows)[pick % len(rows)]
+        match action:
+            case "release":
+                # What was there must not come back with the row.
+                bank.scatter(
+                    [row], {name: np.full((1, *value.shape), -1, value.dtype) for name, value in LARGE.items()}
+                )
+                bank.release(row)
+                del rows[row]
+            case "write":
+                bank.write([row], {"count": np.array([number])})
+                rows[row]["count"] = np.array(number)
+            case "write theta":
+                bank.write([row], {"theta": np.full((1, 400), number, np.float32)})
+                rows[row]["theta"] = np.full(400, number, np.float32)
+            case "scatter":
+                changed = {name: value + 1 for name, value in bank.gather([row]).items()}
+                bank.scatter([row], changed)
+                rows[row] = {name: value[0] for name, value in changed.items()}
+            case _:
+                keep = {"reset": None, "reset, budget kept": "budget.", "reset, theta kept": "theta"}[action]
+                bank.reset(row, keep=keep)
+                kept = {} if keep is None else {n: v for n, v in rows[row].items() if n.startswith(keep)}
+                rows[row] = {name: np.array(value) for name, value in LARGE.items()} | kept
+    together = bank.gather(sorted(rows))
+    for place, row in enumerate(sorted(rows)):
+        for name, expected in rows[row].items():
+            np.testing.assert_array_equal(bank.view(name, row), expected)
+            np.testing.assert_array_equal(together[name][place], expected)

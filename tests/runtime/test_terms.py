@@ -9,7 +9,7 @@ import pytest
 
 from acclimate.runtime.errors import AcclimateError, DeadlineExceeded, FailedPrecondition, Unavailable
 from acclimate.runtime.scheduler.decide import PATIENCE_SECONDS, place
-from acclimate.runtime.scheduler.predictor import Ticket
+from acclimate.runtime.scheduler.tickets import Ticket
 from acclimate.runtime.service import Service
 from acclimate.runtime.types import InferReply
 from tests.polling import until_async

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from acclimate.runtime.metrics.catalogue import (
     adaptation,
+    admission,
     comparison,
     listed,
     process,
@@ -22,7 +23,7 @@ from acclimate.runtime.metrics.catalogue import (
 )
 from acclimate.runtime.metrics.catalogue.rows import ModelMetric, ProcessMetric, Row, SessionMetric
 
-PROCESS: tuple[ProcessMetric, ...] = (*process.ROWS, *store.ROWS, *refusals.ROWS, *tenants.ROWS)
+PROCESS: tuple[ProcessMetric, ...] = (*process.ROWS, *admission.ROWS, *store.ROWS, *refusals.ROWS, *tenants.ROWS)
 """Metrics of the whole daemon, in the order of the page."""
 
 MODEL: tuple[ModelMetric, ...] = (*serving.ROWS, *sessions.ROWS, *adaptation.ROWS, *quality.ROWS, *comparison.ROWS)

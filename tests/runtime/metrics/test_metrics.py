@@ -26,7 +26,7 @@ UNITS = ("_seconds", "_bytes", "_ratio", "_nats", "_total", "_samples", "_info")
 # Plain counts of things: the thing is the unit.
 COUNTS = {
     "ready", "draining", "queue_depth", "watchers", "sessions", "specialised_sessions", "session_snapshots", "models",
-    "inference_streams", "session_rollbacks",
+    "inference_streams", "session_rollbacks", "requests_under_way", "overloaded",
     "tenant_sessions", "store_sessions", "store_failing", "store_pending_commits",
 }  # fmt: skip
 
