@@ -126,6 +126,9 @@ def _bound(host: str, port: int) -> socket.socket:
     try:
         # SO_REUSEADDR on Linux only skips TIME_WAIT: a second listener still fails, which is what we want.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Headers and body are two writes: with Nagle's algorithm the second waits 40 ms for a client's acknowledgement.
+        # Connections inherit this; asyncio sets it only on sockets whose protocol was named.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         bound.bind((host, port))
         bound.listen(BACKLOG)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from acclimate.runtime.metrics.collector import registry
 from acclimate.runtime.metrics.http import HttpServer, start_http
+from acclimate.runtime.web.server import _bound
 from tests.runtime.rpc.loopback import Loopback
 
 ACCEPT_OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
@@ -104,3 +106,9 @@ def test_closing_frees_the_port_and_may_be_repeated(loopback: Loopback) -> None:
         first.close()
         with listening(registry(loopback.service.snapshot), loopback, port) as second:
             assert fetch(second, "/healthz")[0] == 200
+
+
+def test_no_answer_waits_for_the_acknowledgement_of_its_first_half() -> None:
+    bound = _bound("127.0.0.1", 0)
+    with bound, socket.create_connection(bound.getsockname()), bound.accept()[0] as connection:
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
