@@ -26,8 +26,9 @@ T = TypeVar("T")
 SMALLEST_LIMIT = 2**16
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.05, 1.0
 PROBE_SECONDS = 0.5
-# What gRPC says of the calls of a channel that was closed.
+# What gRPC says of the calls of a channel that was closed, and of a message that a broken connection did not take.
 CLOSED_HERE = "Channel closed!"
+WRITE_FAILED = "Internal error from Core"
 
 
 @dataclass(slots=True)
@@ -222,8 +223,13 @@ class AsyncCalls:
 
 
 def cut_off(error: ClientError) -> ClientError:
-    """UNAVAILABLE in place of CANCELLED: nobody here cancelled, so a daemon that stopped did, and it may be back."""
-    if error.code != "CANCELLED" or error.reason or error.message == CLOSED_HERE:
+    """UNAVAILABLE where a call ended with its connection: the daemon may be back.
+
+    That is CANCELLED, for nobody here cancelled, and what grpc.aio says of a message that was being written meanwhile.
+    """
+    cancelled = error.code == "CANCELLED" and error.message != CLOSED_HERE
+    unwritten = error.code == "INTERNAL" and error.message == WRITE_FAILED
+    if error.reason or not (cancelled or unwritten):
         return error
     return ClientError("UNAVAILABLE", "", f"the daemon stopped while the call was under way ({error.message})")
 

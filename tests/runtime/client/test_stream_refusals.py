@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from acclimate.runtime.client import AsyncClient, Client, ClientError
+from acclimate.runtime.client.calling import cut_off
 from acclimate.runtime.errors import ResourceExhausted
 from acclimate.runtime.types import InferReply, InferRequest
 from tests.runtime.rpc.loopback import MODEL, Loopback, samples, serving
@@ -136,3 +137,16 @@ def test_an_array_that_cannot_be_sent_is_told_like_one_that_is_refused(blocking:
         else:
             assert asyncio.run(main()) == 2
         assert told == [(1, "DATATYPE_MISMATCH")]
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ClientError("CANCELLED", "", "by the peer"), "UNAVAILABLE"),
+        (ClientError("CANCELLED", "", "Channel closed!"), "CANCELLED"),
+        (ClientError("INTERNAL", "", "Internal error from Core"), "UNAVAILABLE"),
+        (ClientError("INTERNAL", "INTERNAL", "internal error; the daemon's log has the details"), "INTERNAL"),
+    ],
+)
+def test_a_call_that_ended_with_its_connection_may_be_tried_again(error: ClientError, code: str) -> None:
+    assert cut_off(error).code == code
