@@ -83,6 +83,7 @@ $(VENV)/.installed: pyproject.toml
 
 $(DEMO_VENV)/.installed: pyproject.toml
 	$(call install,$(DEMO_VENV),cpu$(comma)demo)
+	@touch $@
 
 comma := ,
 define install
@@ -90,5 +91,4 @@ define install
 	@echo "installing .[$(2)] into $(1) with $(PYTHON)"
 	@test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
 	@$(1)/bin/python $(PIP) --editable '.[$(2)]'
-	@touch $@
 endef

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.layout import Float
+from acclimate.adapters.moves.base import only_where
 from acclimate.adapters.numerics import entropy, group_count, group_mean, softmax
 from acclimate.adapters.randomness import rank
 from acclimate.adapters.requests import Index
@@ -176,12 +177,9 @@ def _agreement(state: State, answers: Float, group: Index, rows: Float) -> State
     own = group_mean((probability**2).sum(axis=1), group, len(rows))
     alike = ((mean**2).sum(axis=1) * rows - own) / np.maximum(rows - 1, 1)
     apart = (mean * state[OFTEN]).sum(axis=1)
-    counts = (rows > 1) & np.isfinite(alike)
-    gain = np.where(counts, np.float32(_GAIN), 0)
-    moved = {ALIKE: alike, APART: apart}
-    fields = {name: state[name] + gain * (np.where(counts, value, 0) - state[name]) for name, value in moved.items()}
-    often = np.where(counts[:, np.newaxis], mean, 0)
-    return fields | {OFTEN: state[OFTEN] + gain[:, np.newaxis] * (often - state[OFTEN])}
+    seen = {ALIKE: alike, APART: apart, OFTEN: mean}
+    moved = {name: state[name] + np.float32(_GAIN) * (value - state[name]) for name, value in seen.items()}
+    return only_where((rows > 1) & np.isfinite(alike), moved, state)
 
 
 def _per(variance: Float, rows: Float) -> Float:

@@ -15,6 +15,16 @@ def add_model(options: argparse.ArgumentParser) -> None:
     options.add_argument("--threads", type=int, default=1, help="torch spins where it has to share cores")
 
 
+def add_parameters(options: argparse.ArgumentParser) -> None:
+    """The option that sets parameters of the recipe, as pairs of a name and a number."""
+    options.add_argument("--parameter", type=_parameter, action="append", default=[], metavar="NAME=VALUE")
+
+
+def _parameter(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    return name, float(value)
+
+
 def engine_of(chosen: argparse.Namespace) -> LanguageEngine:
     """The engine, loaded.
 

@@ -26,7 +26,7 @@ from acclimate.runtime.language.foundation import Foundation, foundation
 from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt
 from acclimate.runtime.language.learning import learn
 from benchmarks import _bbh as tasks
-from benchmarks._language import add_model, engine_of
+from benchmarks._language import add_model, add_parameters, engine_of
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
 DATA = ROOT.parent / "shared" / "data" / "bbh"
@@ -84,13 +84,8 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--ways", type=int, default=1, help="orders in which to ask, and vote (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--learn-seconds", type=float, default=600.0, help="budget of a task (default: %(default)s)")
-    options.add_argument("--parameter", type=_parameter, action="append", default=[], metavar="NAME=VALUE")
+    add_parameters(options)
     return options.parse_args()
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from acclimate.runtime.language.foundation import Foundation, foundation
 from acclimate.runtime.language.jobs import Job, Learnt
 from acclimate.runtime.language.learning import learn
 from benchmarks import _intents as intents
-from benchmarks._language import add_model, engine_of
+from benchmarks._language import add_model, add_parameters, engine_of
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
 DATA = ROOT.parent / "shared" / "data" / "intents"
@@ -179,13 +179,8 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--plot-sessions", type=int, default=3, help="users of the plot (default: %(default)s)")
     options.add_argument("--skip-in-context", action="store_true", help="leave out what takes longest")
     options.add_argument("--skip-speed", action="store_true", help="leave batched_speedup_8 out")
-    options.add_argument("--parameter", type=_parameter, action="append", default=[], metavar="NAME=VALUE")
+    add_parameters(options)
     return options.parse_args()
-
-
-def _parameter(text: str) -> tuple[str, float]:
-    name, _, value = text.partition("=")
-    return name, float(value)
 
 
 if __name__ == "__main__":

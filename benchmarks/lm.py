@@ -36,6 +36,7 @@ from acclimate.runtime.engines.torch_lm.converting import default_cache
 from acclimate.runtime.engines.torch_lm.engine import TorchLanguageEngine
 from acclimate.runtime.engines.torch_lm.finding import find, gguf_of
 from acclimate.runtime.engines.torch_lm.options import LmOptions, Precision
+from acclimate.runtime.metrics.process import rss_bytes
 from benchmarks._lm_contestants import LlamaCpp, Peft, Rows, our_pace, our_step, our_texts
 from benchmarks._report import Report, Value, emit, parser
 
@@ -159,15 +160,15 @@ def _memory(engine: TorchLanguageEngine, texts: list[Ids], rows: list[Mapping[st
     warm = Rows.of(engine.source.theta, SESSIONS)
     for _ in range(3):
         our_step(engine, warm, texts, slice(0, SESSIONS))
-    before, held, figures = _resident(), None, {}
+    before, held, figures = rss_bytes(), None, {}
     for count in MANY:
         held = None
-        before = _resident() if count == MANY[0] else before
+        before = rss_bytes() if count == MANY[0] else before
         held = Rows.of(engine.source.theta, count)
         for start in range(0, count, SESSIONS):
             part = slice(start, min(start + SESSIONS, count))
             our_step(engine, held, texts[: part.stop - part.start], part)
-        each = (_resident() - before) / count
+        each = (rss_bytes() - before) / count
         rows.append(
             _row(
                 "memory", f"{count} sessions", 0.0, f"{each / 1e6:.2f} MB each, {held.theta[0].nbytes / 1e6:.2f} theta"
@@ -175,11 +176,6 @@ def _memory(engine: TorchLanguageEngine, texts: list[Ids], rows: list[Mapping[st
         )
         figures = {"bytes_per_session": each, "bytes_beyond_rows": each - 3 * held.theta[0].nbytes}
     return figures | {"base_bytes": float(engine.base_bytes)}
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * 4096
 
 
 if __name__ == "__main__":

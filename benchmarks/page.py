@@ -23,7 +23,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from statistics import median
 
 import httpx
@@ -31,13 +30,13 @@ import numpy as np
 
 from acclimate.runtime.client import AsyncClient, Client
 from acclimate.runtime.client.local import LocalDaemon, local_daemon
+from benchmarks._load_generator import cpu_clock
 from benchmarks._report import ROOT, Report, Value, emit, parser
+from benchmarks.startup import rss_mb
 
 BUNDLE = ROOT / "examples" / "digits" / "bundle"
 MODEL = "digits"
 TOGETHER = 64
-TICK = os.sysconf("SC_CLK_TCK")
-PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for daemon in (without, with_page):
             asyncio.run(_fill(daemon, chosen.sessions))
         _points(with_page, 5)
-        resident = float(_rss(with_page) - _rss(without))
+        resident = 1e6 * (rss_mb(with_page.pid) - rss_mb(without.pid))
         rows: list[dict[str, Value]] = []
         for number in range(chosen.rounds):
             rows.append(_measured(without, chosen.seconds) | {"what": "without the page", "round": number})
@@ -86,14 +85,15 @@ def _measured(daemon: LocalDaemon, seconds: float) -> dict[str, Value]:
     latencies: list[float] = []
     with Client(daemon.target) as client:
         client.predict(MODEL, picture)
-        spent, began = _cpu_seconds(daemon), time.monotonic()
+        clock = cpu_clock(daemon.pid)
+        spent, began = clock(), time.monotonic()
         while time.monotonic() - began < seconds:
             sent = time.perf_counter()
             client.predict(MODEL, picture, parameters={"sequence_id": f"camera-{len(latencies) % 100:05d}"})
             latencies.append(1e3 * (time.perf_counter() - sent))
             # Leaves the daemon time of its own, as a camera's frames do.
             time.sleep(0.005)
-        cpu = (_cpu_seconds(daemon) - spent) / (time.monotonic() - began)
+        cpu = (clock() - spent) / (time.monotonic() - began)
     p50, p99 = np.percentile(latencies, [50, 99])
     return {"p50_ms": float(p50), "p99_ms": float(p99), "cpu_share": cpu, "requests": len(latencies)}
 
@@ -171,15 +171,6 @@ def _page(daemon: LocalDaemon, ended: threading.Event) -> None:
 def _browser(daemon: LocalDaemon) -> httpx.Client:
     url = f"http://127.0.0.1:{daemon.http_port}"
     return httpx.Client(base_url=url, verify=False, trust_env=False, timeout=60)  # noqa: S501 - plain HTTP on loopback
-
-
-def _cpu_seconds(daemon: LocalDaemon) -> float:
-    user, system = Path(f"/proc/{daemon.pid}/stat").read_text().rsplit(") ", 1)[1].split()[11:13]
-    return (int(user) + int(system)) / TICK
-
-
-def _rss(daemon: LocalDaemon) -> int:
-    return int(Path(f"/proc/{daemon.pid}/statm").read_text().split()[1]) * PAGE_BYTES
 
 
 if __name__ == "__main__":

@@ -32,6 +32,11 @@ class EventKind(StrEnum):
     MOVED = "moved"
 
 
+# Steps are figures, not news: they would push everything else out.
+STEPS = frozenset({EventKind.APPLIED, EventKind.SKIPPED})
+NEWS = tuple(kind for kind in EventKind if kind not in STEPS)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a session; `reason` is a stable word, `cost_ms` what it cost.

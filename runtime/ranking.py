@@ -115,3 +115,9 @@ def glance(view: SessionView) -> Glance:
         drift=level,
         drift_signal=signal,
     )
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -30,11 +30,16 @@ class Adam:
 
     def next(self, state: State, theta: Float, gradient: Float) -> tuple[Float, State]:
         """New theta `[S, P]` and moments for theta and gradient `[S, P]`."""
-        count = state[COUNT] + 1
-        first = np.float32(self.beta1) * state[FIRST] + np.float32(1 - self.beta1) * gradient
-        second = np.float32(self.beta2) * state[SECOND] + np.float32(1 - self.beta2) * gradient**2
-        correction1 = (1 - self.beta1**count)[:, np.newaxis].astype(np.float32)
-        correction2 = (1 - self.beta2**count)[:, np.newaxis].astype(np.float32)
-        step = (first / correction1) / (np.sqrt(second / correction2) + np.float32(self.epsilon))
-        moved = (theta - np.float32(self.lr) * step).astype(np.float32)
-        return moved, {FIRST: first, SECOND: second, COUNT: count}
+        step, moments = bias_corrected(state, gradient, self.beta1, self.beta2, self.epsilon)
+        return (theta - np.float32(self.lr) * step).astype(np.float32), moments
+
+
+def bias_corrected(state: State, gradient: Float, beta1: float, beta2: float, epsilon: float) -> tuple[Float, State]:
+    """The step `[S, P]` of a learning rate of one along a gradient `[S, P]`, and the moments with it in them."""
+    count = state[COUNT] + 1
+    first = np.float32(beta1) * state[FIRST] + np.float32(1 - beta1) * gradient
+    second = np.float32(beta2) * state[SECOND] + np.float32(1 - beta2) * gradient**2
+    correction1 = (1 - beta1**count)[:, np.newaxis].astype(np.float32)
+    correction2 = (1 - beta2**count)[:, np.newaxis].astype(np.float32)
+    step = (first / correction1) / (np.sqrt(second / correction2) + np.float32(epsilon))
+    return step.astype(np.float32, copy=False), {FIRST: first, SECOND: second, COUNT: count}

@@ -8,7 +8,7 @@ import numpy as np
 
 from acclimate.adapters.bank import State
 from acclimate.adapters.layout import Float
-from acclimate.adapters.optimisers.adam import COUNT, FIRST, SECOND
+from acclimate.adapters.optimisers.adam import COUNT, FIRST, SECOND, bias_corrected
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +36,7 @@ class AdamW:
             source: `[P]`, what decay pulls toward.
             factor: `[S]` of the learning rate, a schedule's.
         """
-        count = state[COUNT] + 1
-        first = np.float32(self.beta1) * state[FIRST] + np.float32(1 - self.beta1) * gradient
-        second = np.float32(self.beta2) * state[SECOND] + np.float32(1 - self.beta2) * gradient**2
-        correction1 = (1 - self.beta1**count)[:, np.newaxis].astype(np.float32)
-        correction2 = (1 - self.beta2**count)[:, np.newaxis].astype(np.float32)
-        step = (first / correction1) / (np.sqrt(second / correction2) + np.float32(self.epsilon))
+        step, moments = bias_corrected(state, gradient, self.beta1, self.beta2, self.epsilon)
         rate = (self.lr * factor)[:, np.newaxis].astype(np.float32)
         moved = theta - rate * (step + np.float32(self.decay) * (theta - source))
-        return moved.astype(np.float32), {FIRST: first, SECOND: second, COUNT: count}
+        return moved.astype(np.float32), moments

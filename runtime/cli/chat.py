@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from acclimate.runtime.cli.output import ExitCode, fail
+from acclimate.runtime.cli.session import LOCAL, Target, Token
 
 if TYPE_CHECKING:
     from acclimate.runtime.client import Client, Message, Session
 
-DEFAULT_TARGET = "127.0.0.1:8001"
 HELP = "/learn FILE teaches it a text file, /reset forgets what was learnt and said, /quit ends (as does Ctrl-D)."
 
 
@@ -25,10 +25,10 @@ def chat(
     session: Annotated[
         str | None, typer.Option(help="Session to talk to; it is opened if it is not there, and stays.")
     ] = None,
-    target: Annotated[str, typer.Option(help="host:port of the daemon's gRPC port.")] = DEFAULT_TARGET,
+    target: Target = LOCAL,
     max_tokens: Annotated[int, typer.Option(min=1, help="Tokens of an answer, at most.")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0: always the likeliest token.")] = 0.0,
-    token: Annotated[str | None, typer.Option(envvar="ACCLIMATE_TOKEN", help="Bearer token.")] = None,
+    token: Token = None,
 ) -> None:
     """Talk to a language model; without --session, in a session that is deleted at the end."""
     from acclimate.runtime.client import Client, ClientError

@@ -12,8 +12,9 @@ from typing import Any, Self
 
 from acclimate.runtime.client import Client, ClientError
 from acclimate.runtime.client.watching import Watch
-from acclimate.runtime.ranking import Glance, Sort, glance, ranked
-from acclimate.runtime.types import Event, EventKind
+from acclimate.runtime.event_types import NEWS
+from acclimate.runtime.ranking import Glance, Sort, glance, mean, ranked
+from acclimate.runtime.types import Event
 
 PAGE_SIZE = 1000
 EVENTS = 50
@@ -21,7 +22,6 @@ TREND = 24
 # Refusals that do not go away by waiting.
 FINAL = ("UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED")
 AGAIN_SECONDS = 1.0
-NEWS = tuple(kind for kind in EventKind if kind not in (EventKind.APPLIED, EventKind.SKIPPED))
 KEYS = {
     "d": Sort.DRIFT,
     "a": Sort.ACCURACY,
@@ -124,19 +124,14 @@ def _row(model: str, sessions: Sequence[Glance]) -> ModelRow:
         model=model,
         sessions=len(sessions),
         paused=sum(seen.paused for seen in sessions),
-        entropy=_mean([seen.entropy for seen in sessions]),
-        accuracy=_mean([seen.accuracy for seen in sessions]),
+        entropy=mean([seen.entropy for seen in sessions]),
+        accuracy=mean([seen.accuracy for seen in sessions]),
         drift=max((seen.drift for seen in sessions), default=0.0),
         requests=sum(seen.requests for seen in sessions),
         updates=sum(seen.updates for seen in sessions),
         rollbacks=sum(seen.rollbacks for seen in sessions),
         restorations=sum(seen.restorations for seen in sessions),
     )
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
 
 
 class Screen:

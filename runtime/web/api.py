@@ -16,14 +16,15 @@ from starlette.routing import Route
 
 from acclimate.runtime.config import Config
 from acclimate.runtime.errors import AcclimateError, NotFound, ResourceExhausted
+from acclimate.runtime.event_types import NEWS
 from acclimate.runtime.ranking import Sort, matching, ranked
 from acclimate.runtime.security.caller import Caller, Role
-from acclimate.runtime.types import EventKind, ServiceSnapshot
+from acclimate.runtime.types import ServiceSnapshot
 from acclimate.runtime.web import bridge as rpcs
 from acclimate.runtime.web import documents
 from acclimate.runtime.web.bridge import Bridge
 from acclimate.runtime.web.figures import figures_of
-from acclimate.runtime.web.history import STEPS, History
+from acclimate.runtime.web.history import History
 from acclimate.runtime.web.query import choice, number, ticked
 from acclimate.runtime.web.refusals import refusal
 from acclimate.runtime.web.streams import Feed, Ticks, stream
@@ -31,7 +32,6 @@ from acclimate.runtime.web.streams import Feed, Ticks, stream
 PAGE_SIZE, MAX_PAGE_SIZE = 25, 200
 RECENT, MAX_RECENT = 50, 500
 MAX_STREAMS = 64
-NEWS = tuple(kind for kind in EventKind if kind not in STEPS)
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 

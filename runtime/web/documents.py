@@ -143,6 +143,6 @@ def plain(value: Any) -> Any:
     return value
 
 
-def answer(document: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> JSONResponse:
+def answer(document: Any) -> JSONResponse:
     """A document as a response that nobody keeps."""
-    return JSONResponse(plain(asdict(document)), status, NO_STORE | dict(headers or {}))
+    return JSONResponse(plain(asdict(document)), headers=NO_STORE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from acclimate.runtime.ranking import Glance
+from acclimate.runtime.ranking import Glance, mean
 from acclimate.runtime.types import ModelSnapshot, ServiceSnapshot
 from acclimate.runtime.web.documents import ModelFigures
 
@@ -51,9 +51,9 @@ def _own(model: ModelSnapshot, sessions: Sequence[Glance]) -> ModelFigures:
         whole=False,
         sessions=len(sessions),
         requests=sum(seen.requests for seen in sessions),
-        entropy=_mean([seen.entropy for seen in sessions]),
-        accuracy=_mean([seen.accuracy for seen in sessions]),
-        labelled_accuracy=_mean([seen.labelled_accuracy for seen in sessions]),
+        entropy=mean([seen.entropy for seen in sessions]),
+        accuracy=mean([seen.accuracy for seen in sessions]),
+        labelled_accuracy=mean([seen.labelled_accuracy for seen in sessions]),
         drift=max((seen.drift for seen in sessions), default=0.0),
         updates=sum(seen.updates for seen in sessions),
         rollbacks=sum(seen.rollbacks for seen in sessions),
@@ -62,8 +62,3 @@ def _own(model: ModelSnapshot, sessions: Sequence[Glance]) -> ModelFigures:
         adaptation_ms=None,
         denied_ms=None,
     )
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None

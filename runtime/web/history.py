@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterable
 
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.config_web import Web
+from acclimate.runtime.event_types import STEPS
 from acclimate.runtime.ranking import Glance, Sort, ranked
 from acclimate.runtime.sessions.session import SessionKey
 from acclimate.runtime.sight import Sight
-from acclimate.runtime.types import Event, EventKind, ModelSnapshot, ServiceSnapshot
+from acclimate.runtime.types import Event, ModelSnapshot, ServiceSnapshot
 from acclimate.runtime.web.rings import Rings
 
 MODEL_FIELDS = (
@@ -27,8 +28,6 @@ SESSION_FIELDS = (
     "entropy", "accuracy", "labelled_accuracy", "distance", *DRIFTS, "updates", "rollbacks", "restorations",
 )  # fmt: skip
 MAX_MODELS = 1000
-# Steps are figures, not news: they would push everything else out.
-STEPS = frozenset({EventKind.APPLIED, EventKind.SKIPPED})
 # Points of the small charts in lists.
 OUTLINE = 30
 # A session is being looked at for so long after somebody asked for it.

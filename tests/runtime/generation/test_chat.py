@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from typer.testing import CliRunner, Result
 
 from acclimate.runtime.cli import app
 from acclimate.runtime.client import Client, Message
 from tests.runtime.generation.test_learn import TEXTS
-from tests.runtime.generation.writers import MODEL, writing
+from tests.runtime.generation.writers import MODEL
 from tests.runtime.rpc.loopback import Loopback, serving
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Loopback]:
-    with writing() as up:
-        yield up
 
 
 def talked(running: Loopback, *lines: str, options: tuple[str, ...] = ("--max-tokens", "12")) -> Result:

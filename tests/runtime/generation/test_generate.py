@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -23,18 +22,6 @@ from tests.runtime.rpc.loopback import MODEL as NUMERIC
 from tests.runtime.rpc.loopback import Loopback, samples
 
 GENERATE = "/acclimate.v1.GenerationService/Generate"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Loopback]:
-    with writing() as up:
-        yield up
-
-
-@pytest.fixture
-def client(running: Loopback) -> Iterator[Client]:
-    with Client(running.target) as opened:
-        yield opened
 
 
 def test_tokens_are_those_of_a_decoder_of_ones_own(client: Client) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -13,18 +11,6 @@ from tests.runtime.rpc.loopback import MODEL as NUMERIC
 from tests.runtime.rpc.loopback import Loopback
 
 DRAWN = {"max_tokens": 60, "temperature": 1.0, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Loopback]:
-    with writing() as up:
-        yield up
-
-
-@pytest.fixture
-def client(running: Loopback) -> Iterator[Client]:
-    with Client(running.target) as opened:
-        yield opened
 
 
 def seed(scale: float = 0.05) -> Seed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -55,18 +54,6 @@ class Slow:
         if self.begun > self._free:
             self.go.wait(60)
         return self._engine.vjp(rows, theta, cotangents)
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Loopback]:
-    with writing() as up:
-        yield up
-
-
-@pytest.fixture
-def client(running: Loopback) -> Iterator[Client]:
-    with Client(running.target) as opened:
-        yield opened
 
 
 def bits(exported: ExportedSession) -> list[bytes]:
