@@ -70,3 +70,16 @@ def token_rows(sequences: list[Ids], group: list[int], pad: int = 0, first: list
     columns = np.arange(ids.shape[1])
     scored = None if first is None else (columns >= np.array(first)[:, None]) & (columns < lengths[:, None])
     return TokenRows(ids, lengths, np.array(group, np.intp), scored)
+
+
+def parents(rows: TokenRows) -> Ids:
+    """Which token `[B, T]` each comes after; -1: none."""
+    if rows.parent is not None:
+        return rows.parent
+    return np.broadcast_to(np.arange(-1, rows.ids.shape[1] - 1), rows.ids.shape)
+
+
+def scorable(rows: TokenRows) -> NDArray[np.bool_]:
+    """Where `[B, T]` there is a token that comes after another, and its score is wanted."""
+    result: NDArray[np.bool_] = (np.arange(rows.ids.shape[1]) < rows.lengths[:, np.newaxis]) & (parents(rows) >= 0)
+    return result if rows.scored is None else result & rows.scored

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from acclimate.adapters.accuracy import score
 from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.booking import book
-from acclimate.runtime.errors import AcclimateError, FailedPrecondition, Unavailable
+from acclimate.runtime.errors import AcclimateError, Unavailable
 from acclimate.runtime.feedback import settle
 from acclimate.runtime.generation.model import Model, answers_arrays
 from acclimate.runtime.generation.service import Generating
@@ -28,6 +28,7 @@ from acclimate.runtime.scheduler.admission import Admission, step_aside
 from acclimate.runtime.scheduler.tickets import Answer, Ticket
 from acclimate.runtime.scheduler.usage import Usage
 from acclimate.runtime.seeding import plant
+from acclimate.runtime.sequences import Sequences
 from acclimate.runtime.sessions import listing, shelving
 from acclimate.runtime.sessions.session import Session, exported, in_use
 from acclimate.runtime.sessions.terms import Terms
@@ -58,6 +59,7 @@ class Service:
         self._started_at = parts.clock.wall()
         self._running = self._draining = False
         self._work = Work(parts)
+        self._sequences = Sequences(parts.residency, parts.account)
         self.lifecycle = Lifecycle(parts.residency, parts.seeder, parts.learner, parts.clock, parts.max_snapshots)
         self._readers = Readers(parts.hub, parts.clock, parts.max_queue)
 
@@ -131,7 +133,7 @@ class Service:
             if self._engine(request.model) is not engine:
                 raise Unavailable("MODEL_REPLACED", "the model was replaced; try again", retry_after_seconds=0.0)
         await self._parts.residency.refuse_taken(request.model, request.session_id)
-        session = await self._opened(request)
+        session = await self._sequences.open(request)
         if prepared is not None:
             plant(session, prepared)
             self._parts.account.happened(session, EventKind.SEEDED, 0, prepared.samples)
@@ -151,7 +153,7 @@ class Service:
     async def reset_session(self, model: str, session_id: str) -> SessionView:
         """Back to the source."""
         session = await self._parts.residency.get(model, session_id)
-        self._restore(session)
+        self._sequences.restore(session)
         return self._view(session)
 
     async def export_session(self, model: str, session_id: str) -> ExportedSession:
@@ -213,7 +215,7 @@ class Service:
         session = await self._sequence_session(request.model, sequence)
         request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
         deadline, learn = request.deadline, sequence.learn
-        terms = Terms(learn, sequence.allowance, sequence.resent)
+        terms = Terms(sequence.allowance, sequence.resent)
         with in_use(session):
             try:
                 if session is not None and sequence.min_version:
@@ -228,11 +230,11 @@ class Service:
                     answer = await self._late(session, request, inputs, answer, terms)
             except BaseException:
                 if session is not None and sequence.start:
-                    self._forget_unused(session)
+                    self._sequences.forget_unused(session)
                 raise
         answered = reply(request, session, answer, terms)
-        if sequence.end and session is not None and session.from_sequence and session.open:
-            self._close(session)
+        if sequence.end and session is not None:
+            self._sequences.end(session)
         return answered
 
     async def _late(
@@ -254,39 +256,7 @@ class Service:
             return None
         if not sequence.start:
             return await self._parts.residency.get(model, sequence.session_id)
-        session = await self._parts.residency.find(model, sequence.session_id)
-        if session is None:
-            wanted = CreateSession(model, sequence.session_id, sequence.recipe)
-            return await self._opened(wanted, from_sequence=True)
-        if sequence.recipe not in (None, session.cohort.recipe.name):
-            raise FailedPrecondition(
-                "RECIPE_MISMATCH",
-                f"session {session.id!r} runs {session.cohort.recipe.name!r}, not {sequence.recipe!r}; end it first",
-                session=session.id,
-            )
-        self._restore(session)
-        return session
-
-    async def _opened(self, wanted: CreateSession, *, from_sequence: bool = False) -> Session:
-        """A new session, once there is room for it."""
-        async with self._parts.residency.room(new=True):
-            session = self._parts.table.open(wanted, from_sequence=from_sequence)
-        self._parts.account.happened(session, EventKind.CREATED, 0)
-        return session
-
-    def _restore(self, session: Session) -> None:
-        before = session.version
-        session.restore()
-        self._parts.account.happened(session, EventKind.RESET, before)
-
-    def _forget_unused(self, session: Session) -> None:
-        """A sequence whose first request came to nothing leaves no session behind."""
-        if session.from_sequence and session.account.requests == 0 and session.open:
-            self._close(session)
-
-    def _close(self, session: Session) -> None:
-        self._parts.table.close(session)
-        self._parts.account.happened(session, EventKind.DELETED, session.version)
+        return await self._sequences.begin(model, sequence.session_id, sequence.recipe)
 
     def usages(self, name: str, version: str = "") -> tuple[tuple[Manifest, Usage], ...]:
         """What a model, or with an empty name each, has done since it was loaded."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +39,6 @@ def advantages(reward: Float) -> Float:
         return np.zeros_like(reward)
     result: Float = ((reward - reward.mean()) / spread).astype(np.float32)
     return result
-
-
-def pooled(scores: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sums of the candidates' log-probabilities over several ways to ask the same, each inverted."""
-    total: dict[str, float] = {}
-    for one in scores:
-        for answer, score in one.items():
-            total[answer] = total.get(answer, 0.0) + score
-    return total
 
 
 def vote(scores: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -26,6 +26,10 @@ T = TypeVar("T")
 SMALLEST_LIMIT = 2**16
 FIRST_PAUSE_SECONDS, LAST_PAUSE_SECONDS = 0.05, 1.0
 PROBE_SECONDS = 0.5
+# How long one attempt to reach the daemon may take, so that the end of who waits for it is noticed.
+ATTEMPT_SECONDS = 1.0
+# What says that it was not reached.
+AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 # What gRPC says of the calls of a channel that was closed, and of a message that a broken connection did not take.
 CLOSED_HERE = "Channel closed!"
 WRITE_FAILED = "Internal error from Core"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from acclimate.runtime.client import language
 from acclimate.runtime.client.calling import AsyncCalls, Calls
@@ -20,6 +20,42 @@ from acclimate.runtime.generation.types import (
     LearnRequest,
     Usage,
 )
+
+
+class _Open:
+    """What is told by a rpc that streams, and ends it when closed."""
+
+    _replies: Replies[Any]
+
+    def close(self) -> None:
+        """End it, if it has not ended."""
+        self._replies.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _AsyncOpen:
+    """The same, awaited."""
+
+    _replies: AsyncReplies[Any]
+
+    async def close(self) -> None:
+        """End it, if it has not ended."""
+        self._replies.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
 
 
 class _Text:
@@ -42,7 +78,7 @@ class _Text:
         return reply.token
 
 
-class Generation(_Text):
+class Generation(_Text, _Open):
     """An iterator over the tokens of a text; closing it ends the text. Raises `ClientError`."""
 
     def __init__(self, calls: Calls, request: GenerateRequest, timeout_seconds: float | None) -> None:
@@ -63,20 +99,8 @@ class Generation(_Text):
             pass
         return self.text
 
-    def close(self) -> None:
-        """End the text, if it has not ended."""
-        self._replies.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncGeneration(_Text):
+class AsyncGeneration(_Text, _AsyncOpen):
     """The same as an asynchronous iterator."""
 
     def __init__(self, calls: AsyncCalls, request: GenerateRequest, timeout_seconds: float | None) -> None:
@@ -97,24 +121,12 @@ class AsyncGeneration(_Text):
             pass
         return self.text
 
-    async def close(self) -> None:
-        """End the text, if it has not ended."""
-        self._replies.close()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
-
-
-class Lesson:
+class Lesson(_Open):
     """An iterator over a lesson's progress; closing it ends the lesson, and nothing is committed then."""
 
     def __init__(self, calls: Calls, request: LearnRequest, timeout_seconds: float | None) -> None:
-        self._replies = Replies(calls, language.learn(request), timeout_seconds)
+        self._replies: Replies[LearnProgress | LearnOutcome] = Replies(calls, language.learn(request), timeout_seconds)
         self.outcome: LearnOutcome | None = None
         """How it ended, once it has."""
 
@@ -134,24 +146,14 @@ class Lesson:
             pass
         return _ended(self.outcome)
 
-    def close(self) -> None:
-        """End the lesson, if it has not ended."""
-        self._replies.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class AsyncLesson:
+class AsyncLesson(_AsyncOpen):
     """The same as an asynchronous iterator."""
 
     def __init__(self, calls: AsyncCalls, request: LearnRequest, timeout_seconds: float | None) -> None:
-        self._replies = AsyncReplies(calls, language.learn(request), timeout_seconds)
+        self._replies: AsyncReplies[LearnProgress | LearnOutcome] = AsyncReplies(
+            calls, language.learn(request), timeout_seconds
+        )
         self.outcome: LearnOutcome | None = None
 
     def __aiter__(self) -> AsyncIterator[LearnProgress]:
@@ -169,18 +171,6 @@ class AsyncLesson:
         async for _ in self:
             pass
         return _ended(self.outcome)
-
-    async def close(self) -> None:
-        """End the lesson, if it has not ended."""
-        self._replies.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 def _ended(outcome: LearnOutcome | None) -> LearnOutcome:

@@ -17,8 +17,6 @@ from acclimate.runtime.rpc import convert_oip
 from acclimate.runtime.types import Scalar
 
 PATH = f"/{OIP_SERVICE}/ModelStreamInfer"
-# How long one attempt to reach the daemon may take.
-ATTEMPT_SECONDS = 1.0
 RESENT = "acclimate_resent"
 RETRY_AFTER = "acclimate_retry_after_ms"
 

@@ -12,9 +12,9 @@ import grpc
 
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import operations
-from acclimate.runtime.client.calling import Calls, Deadline, cut_off, pauses
+from acclimate.runtime.client.calling import ATTEMPT_SECONDS, AWAY, Calls, Deadline, cut_off, pauses
 from acclimate.runtime.client.errors import ClientError, client_error
-from acclimate.runtime.client.line import ATTEMPT_SECONDS, again, ended, late, passing, refusal, stream, timed
+from acclimate.runtime.client.line import again, ended, late, passing, refusal, stream, timed
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
@@ -169,7 +169,7 @@ class Line:
                 if self._calls.once(operations.server_ready(), ATTEMPT_SECONDS, True):
                     break
             except ClientError as error:
-                if error.code not in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                if error.code not in AWAY:
                     broke = error
             self._closed.wait(pause)
         with self._lock:

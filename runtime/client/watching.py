@@ -11,7 +11,7 @@ from typing import Any, Self
 import grpc
 
 from acclimate.runtime.client import operations
-from acclimate.runtime.client.calling import AsyncCalls, Calls, Deadline, pauses
+from acclimate.runtime.client.calling import ATTEMPT_SECONDS, AWAY, AsyncCalls, Calls, Deadline, pauses
 from acclimate.runtime.client.channel import SESSION_SERVICE
 from acclimate.runtime.client.errors import ClientError, client_error
 from acclimate.runtime.rpc import convert_sessions
@@ -19,10 +19,7 @@ from acclimate.runtime.types import Event
 from acclimate.v1 import session_service_pb2 as pb
 
 DEFAULT_RESUME_SECONDS = 30.0
-# How long one attempt to reach the daemon may take, so that closing a watch is noticed.
-ATTEMPT_SECONDS = 1.0
 BROKEN = ("UNAVAILABLE", "CANCELLED")
-AWAY = ("UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 class _Place:

@@ -15,9 +15,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.adapters.language import Ids, TokenRows, TokenScores
+from acclimate.adapters.language import Ids, TokenRows, TokenScores, parents, scorable
 from acclimate.adapters.layout import Float, Layout
-from acclimate.adapters.manifest import REQUIRED_FILES, Calibration, Cost, FileEntry, Lora, Manifest, TensorSpec
+from acclimate.adapters.manifest import (
+    LANGUAGE_TASK,
+    REQUIRED_FILES,
+    Calibration,
+    Cost,
+    FileEntry,
+    Lora,
+    Manifest,
+    TensorSpec,
+)
 from acclimate.adapters.numerics import group_sum, log_softmax
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.language import Decoder, Message, Pullback
@@ -73,7 +82,7 @@ class ReferenceLanguageEngine:
         return Manifest(
             name=self.name,
             version="1",
-            task="text-generation",
+            task=LANGUAGE_TASK,
             classes=(),
             inputs=(TensorSpec("text", "BYTES", (-1,)),),
             outputs=(TensorSpec("text", "BYTES", (-1,)),),
@@ -195,19 +204,6 @@ class ReferenceLanguageEngine:
         np.add.at(share, onto, cotangents.entropy[b, t])
         result: Float = upstream - share[..., np.newaxis] * p * (log_p + entropy[..., np.newaxis])
         return result
-
-
-def parents(rows: TokenRows) -> Ids:
-    """Which token `[B, T]` each comes after; -1: none."""
-    if rows.parent is not None:
-        return rows.parent
-    return np.broadcast_to(np.arange(-1, rows.ids.shape[1] - 1), rows.ids.shape)
-
-
-def scorable(rows: TokenRows) -> NDArray[np.bool_]:
-    """Where `[B, T]` there is a token that comes after another, and its score is wanted."""
-    result: NDArray[np.bool_] = (np.arange(rows.ids.shape[1]) < rows.lengths[:, np.newaxis]) & (parents(rows) >= 0)
-    return result if rows.scored is None else result & rows.scored
 
 
 def _low_rank(

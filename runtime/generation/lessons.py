@@ -16,12 +16,12 @@ from typing import TypeVar
 import structlog
 
 from acclimate.adapters.fields import THETA
+from acclimate.adapters.learning.recipes import language_lesson
 from acclimate.adapters.learning.units import Example
 from acclimate.runtime.errors import ResourceExhausted, Unavailable
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.meter import Meter
 from acclimate.runtime.generation.purse import Purse
-from acclimate.runtime.generation.studying import lesson_of
 from acclimate.runtime.generation.types import LearnOutcome, LearnProgress
 from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt, Progress
 from acclimate.runtime.language.learning import learn
@@ -178,7 +178,7 @@ class Lessons:
 
         model = self._desk.model
         base = await self._compute(model.foundation)
-        lesson = lesson_of(pupils[0].recipe, pupils[0].parameters)
+        lesson = language_lesson(pupils[0].recipe, pupils[0].parameters)
         records = learn(model.engine, lesson, jobs, base, meter.now, model.limits, given_up)
         while True:
             record, spent = await self._compute(lambda: _next(records, meter))

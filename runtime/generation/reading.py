@@ -16,14 +16,12 @@ MAX_TEMPERATURE = 100.0
 ROLES = ("system", "user", "assistant")
 
 
-def prompt_ids(engine: LanguageEngine, prompt: Prompt, room: int = 1, field: str = "prompt") -> Ids:
+def prompt_ids(engine: LanguageEngine, prompt: Prompt) -> Ids:
     """Tokens `[t]` of a prompt; takes a while for a long one.
 
     Args:
         engine: whose tokenizer and context.
         prompt: a text or a conversation.
-        room: tokens that have to fit after it.
-        field: what an error calls it.
 
     Raises:
         InvalidArgument: it is empty, too long, or a turn has a role that there is not.
@@ -41,13 +39,13 @@ def prompt_ids(engine: LanguageEngine, prompt: Prompt, room: int = 1, field: str
                 )
         ids = engine.tokenizer.chat(prompt) if prompt else np.zeros(0, np.int64)
     if not len(ids):
-        raise InvalidArgument("PROMPT_EMPTY", f"{field} is empty; send at least one token of text", field=field)
-    if len(ids) > engine.context - room:
+        raise InvalidArgument("PROMPT_EMPTY", "prompt is empty; send at least one token of text", field="prompt")
+    if len(ids) > engine.context - 1:
         raise InvalidArgument(
             "PROMPT_TOO_LONG",
-            f"{field} has {len(ids)} tokens; with {room} more to come, the model's context of {engine.context} holds "
-            f"{engine.context - room}; shorten it",
-            field=field,
+            f"prompt has {len(ids)} tokens; with 1 more to come, the model's context of {engine.context} holds "
+            f"{engine.context - 1}; shorten it",
+            field="prompt",
             tokens=len(ids),
             context=engine.context,
         )

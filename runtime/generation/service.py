@@ -24,7 +24,6 @@ from acclimate.runtime.generation.purse import Purse
 from acclimate.runtime.generation.reading import prompt_ids, sampling_of
 from acclimate.runtime.generation.scoring import score_ids, scores
 from acclimate.runtime.generation.searching import drawn
-from acclimate.runtime.generation.sequences import Sequences
 from acclimate.runtime.generation.studying import examples, recipe_of, refuse_paused
 from acclimate.runtime.generation.types import (
     Drawing,
@@ -40,6 +39,7 @@ from acclimate.runtime.generation.types import (
     Strategy,
     Usage,
 )
+from acclimate.runtime.sequences import Sequences
 from acclimate.runtime.sessions.changing import check_etag
 from acclimate.runtime.sessions.residency import Residency
 from acclimate.runtime.sessions.session import Session, in_use

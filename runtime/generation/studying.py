@@ -7,12 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from acclimate.adapters.errors import RecipeError
-from acclimate.adapters.learning.lesson import Lesson
-from acclimate.adapters.learning.recipes import language_lesson, language_values
 from acclimate.adapters.learning.units import Example
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
 from acclimate.runtime.generation.types import LearnRequest, Material, MaterialKind
+from acclimate.runtime.sessions.recipes import values
 from acclimate.runtime.sessions.session import Session
 
 MAX_EXAMPLES = 4096
@@ -33,8 +32,7 @@ def recipe_of(request: LearnRequest, session: Session) -> tuple[str, dict[str, f
     name = request.recipe or session.cohort.recipe.name
     own: Mapping[str, float] = session.cohort.parameters if name == session.cohort.recipe.name else {}
     try:
-        language_lesson(name, dict(own) | dict(request.parameters))
-        return name, language_values(name, dict(own) | dict(request.parameters))
+        return name, values(name, {**own, **request.parameters}, writes=True)
     except RecipeError as error:
         raise InvalidArgument("RECIPE_INVALID", str(error), recipe=name[:140]) from error
 
@@ -48,11 +46,6 @@ def refuse_paused(session: Session) -> None:
             model=session.model,
             session=session.id,
         )
-
-
-def lesson_of(name: str, parameters: Mapping[str, float]) -> Lesson:
-    """The lesson of a recipe whose parameters are known to be good."""
-    return language_lesson(name, parameters)
 
 
 def examples(engine: LanguageEngine, recipe: str, material: Material) -> tuple[Example, ...]:

@@ -52,7 +52,7 @@ def foundation(engine: LanguageEngine) -> Foundation:
     numbers = np.arange(len(units))
     rows, targets = stacked.take(numbers, numbers)
     theta = np.repeat(engine.source.theta[np.newaxis], len(units), axis=0)
-    scores, gradient = engine.vjp(rows, theta, likelihood_of(stacked)[1])
+    scores, gradient = engine.vjp(rows, theta, likelihood_of(stacked))
     fisher = (gradient.astype(np.float64) ** 2).mean(axis=0)
     fisher = (fisher / max(float(fisher.mean()), 1e-30)).astype(np.float32)
     nats, tokens = -(targets.weight * scores.logprob).sum(axis=1), targets.weight.sum(axis=1)
@@ -70,13 +70,12 @@ def canary_losses(engine: LanguageEngine, base: Foundation, theta: Float, at_onc
     return np.stack([_by_group(nats[at], tokens[at], base.group) for at in range(sessions)])
 
 
-def likelihood_of(stacked: Stack) -> tuple[float, TokenScores]:
+def likelihood_of(stacked: Stack) -> TokenScores:
     """Cotangents of every unit's own mean loss; they do not depend on the scores."""
     numbers = np.arange(len(stacked.lengths))
     rows, targets = stacked.take(numbers, numbers)
     nothing = TokenScores(np.zeros(rows.ids.shape, np.float32), np.zeros(rows.ids.shape, np.float32))
-    loss = likelihood(nothing, rows, targets, len(numbers))
-    return float(loss.value.sum()), loss.cotangents
+    return likelihood(nothing, rows, targets, len(numbers)).cotangents
 
 
 def score_in_parts(engine: LanguageEngine, rows: TokenRows, theta: Float, at_once: int) -> TokenScores:

@@ -81,7 +81,7 @@ class Stopped(StrEnum):
 
 
 class Verdict(StrEnum):
-    """What became of what was learnt; `sentence` says it to a person."""
+    """What became of what was learnt."""
 
     LEARNT = "learnt"
     UNJUDGED = "unjudged"
@@ -95,22 +95,6 @@ class Verdict(StrEnum):
     def kept(self) -> bool:
         """Whether theta is a new one."""
         return self in (Verdict.LEARNT, Verdict.UNJUDGED)
-
-    @property
-    def sentence(self) -> str:
-        """One plain sentence, with advice where there is some."""
-        return SENTENCES[self]
-
-
-SENTENCES: dict[Verdict, str] = {
-    Verdict.LEARNT: "Examples that were held out became more likely, and the canaries stayed as likely; it was kept.",
-    Verdict.UNJUDGED: "There was nothing to hold out; the canaries stayed as likely, and what was learnt was kept.",
-    Verdict.NOT_BETTER: "Examples that were held out became no more likely, so nothing was kept; show more examples.",
-    Verdict.CANARY: "The canaries became less likely than is tolerated, so nothing was kept; lower lr, raise kl.",
-    Verdict.TRUST_REGION: "Theta left the trust region at once, so nothing was kept; lower lr.",
-    Verdict.NONFINITE: "The update held a NaN or infinity, so nothing was kept; lower lr if this recurs.",
-    Verdict.NOTHING: "No step was taken: the recipe does not learn, there was nothing to learn from, or no budget.",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,13 @@ from acclimate.runtime.figures import Histogram, ModelSnapshot, ServiceSnapshot
 from acclimate.runtime.metrics.catalogue import MODEL, PROCESS, SESSION
 from acclimate.runtime.metrics.catalogue.rows import (
     PREFIX,
-    ModelMetric,
     ProcessMetric,
     Row,
+    RowOfModels,
     Sample,
     Scrape,
     SessionMetric,
+    Snapshot,
     Value,
 )
 from acclimate.runtime.metrics.energy import Energy
@@ -57,7 +58,7 @@ class ServiceCollector(Collector):
         for row in PROCESS:
             yield _process_family(row, scrape)
         for metric in MODEL:
-            yield _model_family(metric, scrape.service.models)
+            yield model_family(metric, scrape.service.models)
         for listed in SESSION:
             yield _session_family(listed, scrape.service.models)
 
@@ -100,17 +101,13 @@ def _process_family(row: ProcessMetric, scrape: Scrape) -> Metric:
     value = row.read(scrape)
     if isinstance(value, Histogram):
         return _histograms(row, [((), value)])
-    samples: list[Sample]
-    if isinstance(value, Mapping):
-        samples = [((key,), float(number)) for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items()]
-    elif isinstance(value, Sequence):
-        samples = [(labels, float(number)) for labels, number in value]
-    else:
-        samples = [] if value is None else [((), float(value))]
-    return _family(row, samples)
+    if isinstance(value, Sequence):
+        return _family(row, [(labels, float(number)) for labels, number in value])
+    return _family(row, list(_samples(row, (), value)))
 
 
-def _model_family(row: ModelMetric, models: tuple[ModelSnapshot, ...]) -> Metric:
+def model_family(row: RowOfModels[Snapshot], models: Sequence[Snapshot]) -> Metric:
+    """The family of a row over what it reads."""
     read = [((model.model,), row.read(model)) for model in models]
     if row.kind == "histogram":
         return _histograms(row, [(labels, value) for labels, value in read if isinstance(value, Histogram)])
@@ -122,7 +119,7 @@ def _session_family(row: SessionMetric, models: tuple[ModelSnapshot, ...]) -> Me
     return _family(row, [sample for labels, value in listed for sample in _samples(row, labels, value)])
 
 
-def _samples(row: ModelMetric | SessionMetric, labels: tuple[str, ...], value: Value) -> Iterator[Sample]:
+def _samples(row: Row, labels: tuple[str, ...], value: Value) -> Iterator[Sample]:
     if isinstance(value, Histogram):
         raise TypeError(f"metric {row.name!r} is a {row.kind} but reads a histogram")
     if isinstance(value, Mapping):

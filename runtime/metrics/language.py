@@ -6,41 +6,21 @@ The table in `docs/language-models.md` is generated: `python -m acclimate.runtim
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from acclimate.runtime.errors import Code
 from acclimate.runtime.generation.types import LanguageSnapshot, LearnVerdict
-from acclimate.runtime.types import Histogram
+from acclimate.runtime.metrics.catalogue.rows import RowOfModels, line
+from acclimate.runtime.metrics.collector import model_family
 
-PREFIX = "acclimate_"
 ENDS = ("eos", "stop", "length", "context", "cancelled", Code.UNAVAILABLE.value)
 LESSONS = (*(verdict.value for verdict in LearnVerdict), "cancelled")
 
 
-@dataclass(frozen=True, slots=True)
-class LanguageMetric:
-    """A metric with the label `model`, and `label` besides if it has one, whose `values` are exported from the start.
-
-    `read` takes it from a model's snapshot: a number, a histogram, or with a label numbers by its value.
-    """
-
-    name: str
-    kind: Literal["counter", "gauge", "histogram"]
-    help: str
-    read: Callable[[LanguageSnapshot], float | Histogram | Mapping[str, float]]
-    label: str = ""
-    values: tuple[str, ...] = ()
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of its labels."""
-        return ("model", self.label) if self.label else ("model",)
-
+LanguageMetric = RowOfModels[LanguageSnapshot]
 
 ROWS = (
     LanguageMetric("texts_total", "counter", "Generated texts by how they ended.", lambda m: m.texts, "end", ENDS),
@@ -76,44 +56,12 @@ class LanguageCollector(Collector):
         """Every family of the table, in its order; none where no language model is served."""
         models = self._snapshot()
         if models:
-            yield from (_family(row, models) for row in ROWS)
+            yield from (model_family(row, models) for row in ROWS)
 
 
 def markdown() -> str:
     """The table."""
-    rows = [
-        f"| `{PREFIX}{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {row.help} |"
-        for row in ROWS
-    ]
-    return "\n".join(("| metric | type | labels | meaning |", "|---|---|---|---|", *rows))
-
-
-def _family(row: LanguageMetric, models: tuple[LanguageSnapshot, ...]) -> Metric:
-    name = PREFIX + row.name
-    if row.kind == "histogram":
-        histograms = HistogramMetricFamily(name, row.help, labels=row.labels)
-        for model in models:
-            value = row.read(model)
-            if isinstance(value, Histogram):
-                histograms.add_metric((model.model,), *_buckets(value))
-        return histograms
-    kind = CounterMetricFamily if row.kind == "counter" else GaugeMetricFamily
-    family: CounterMetricFamily | GaugeMetricFamily = kind(name, row.help, labels=row.labels)
-    for model in models:
-        value = row.read(model)
-        if isinstance(value, Mapping):
-            for key, number in (dict.fromkeys(row.values, 0.0) | dict(value)).items():
-                family.add_metric((model.model, key), float(number))
-        elif not isinstance(value, Histogram):
-            family.add_metric((model.model,), float(value))
-    return family
-
-
-def _buckets(histogram: Histogram) -> tuple[list[tuple[str, float]], float]:
-    """Cumulative counts by upper bound, `+Inf` last, and the sum of all values."""
-    bounds = [repr(float(bound)) for bound in histogram.bounds] + ["+Inf"]
-    counts = [float(sum(histogram.counts[: place + 1])) for place in range(len(bounds))]
-    return list(zip(bounds, counts, strict=True)), histogram.total
+    return "\n".join(("| metric | type | labels | meaning |", "|---|---|---|---|", *map(line, ROWS)))
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from acclimate.adapters.manifest import Manifest, TensorSpec
+from acclimate.adapters.manifest import LANGUAGE_TASK, Manifest, TensorSpec
 from acclimate.oip.v1 import model_config_pb2 as pb
 from acclimate.runtime.config import Config
 from acclimate.runtime.inference import DEFAULT_PRIORITY, PRIORITY_LEVELS, max_rows
-from acclimate.runtime.rpc.convert_oip import PLATFORM, TEXT_TASK, inputs_of, outputs_of, properties
+from acclimate.runtime.rpc.convert_oip import PLATFORM, inputs_of, outputs_of, properties
 
 BACKEND = "acclimate"
 TRITON_NAMES = {"BYTES": "STRING"}
@@ -16,7 +16,7 @@ GPU_PROVIDERS = ("cuda", "tensorrt")
 def model_config(manifest: Manifest, config: Config) -> pb.ModelConfig:
     """The configuration that Triton would have for the model."""
     microseconds = round(config.scheduler.max_delay_ms * 1e3)
-    kind, writes = pb.ModelInstanceGroup.KIND_CPU, manifest.task == TEXT_TASK
+    kind, writes = pb.ModelInstanceGroup.KIND_CPU, manifest.task == LANGUAGE_TASK
     if config.engine.provider in GPU_PROVIDERS:
         kind = pb.ModelInstanceGroup.KIND_GPU
     elif config.engine.provider == "auto":

@@ -9,7 +9,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from acclimate.adapters.manifest import FORMAT_VERSION, Manifest, TensorSpec
+from acclimate.adapters.manifest import FORMAT_VERSION, LANGUAGE_TASK, Manifest, TensorSpec
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.datatypes import accepted
 from acclimate.runtime.errors import InvalidArgument
@@ -20,7 +20,7 @@ PLATFORM = "acclimate_onnx"
 MAX_ID = 128
 SHARED_MEMORY = "shared_memory_region"
 CLASSIFICATION = "classification"
-TEXT_TASK = "text-generation"
+FINAL = "triton_final_response"
 # As clients of Triton's LLM backends name them; all but the first may be left out, or said by request parameters.
 TEXT_INPUT, TEXT_OUTPUT = "text_input", "text_output"
 TEXT_INPUTS = (
@@ -101,12 +101,12 @@ def model_metadata(manifest: Manifest) -> oip.ModelMetadataResponse:
 
 def inputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
     """The tensors that a model takes; those of language models are all alike."""
-    return TEXT_INPUTS if manifest.task == TEXT_TASK else manifest.inputs
+    return TEXT_INPUTS if manifest.task == LANGUAGE_TASK else manifest.inputs
 
 
 def outputs_of(manifest: Manifest) -> tuple[TensorSpec, ...]:
     """The tensors that a model answers."""
-    return TEXT_OUTPUTS if manifest.task == TEXT_TASK else manifest.outputs
+    return TEXT_OUTPUTS if manifest.task == LANGUAGE_TASK else manifest.outputs
 
 
 def properties(manifest: Manifest) -> dict[str, str]:

@@ -22,13 +22,12 @@ from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.generation.types import Drawing, GenerateReply, GenerateRequest
 from acclimate.runtime.inference import Sequence
 from acclimate.runtime.rpc import convert_oip, tensors
-from acclimate.runtime.rpc.convert_oip import TEXT_INPUT, TEXT_INPUTS, TEXT_OUTPUT
+from acclimate.runtime.rpc.convert_oip import FINAL, TEXT_INPUT, TEXT_INPUTS, TEXT_OUTPUT
 from acclimate.runtime.types import InferRequest
 
 # Names that the vLLM and TensorRT-LLM backends have for the same.
 ALIASES = {"stop_words": "stop", "random_seed": "seed"}
 KNOWN = frozenset({*(spec.name for spec in TEXT_INPUTS), *ALIASES})
-FINAL = "triton_final_response"
 
 
 @dataclass(frozen=True, slots=True)

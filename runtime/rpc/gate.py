@@ -80,7 +80,7 @@ class Gate(grpc.aio.ServerInterceptor):
             metadata = tuple(context.invocation_metadata() or ())
             enter(self._guard.admit(method, metadata, names, charge=not handler.request_streaming))
         except AcclimateError as error:
-            await self._abort(method, error, context)
+            await self._abort(short_name(method), status.refusal(error), error.reason, context)
 
     def _crowded(self, method: str, error: AcclimateError) -> Handler:
         """What refuses for want of room; many get the same error, and so the same handler."""
@@ -92,20 +92,17 @@ class Gate(grpc.aio.ServerInterceptor):
         refusal, name = status.refusal(error), short_name(method)
 
         async def refuse(_: Requests, context: Context) -> None:
-            self._stats.count(name, refusal.code.name)
-            # Asked first, since preparing a line that nobody reads costs more than the refusal.
-            if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
-                log.debug("refused", rpc=name, reason=error.reason, peer=context.peer())
-            await context.abort(refusal.code, refusal.details, refusal.trailers)
+            await self._abort(name, refusal, error.reason, context)
 
         # Of the kind that need not read a request before it answers.
         handler: Handler = grpc.stream_stream_rpc_method_handler(refuse)
         return handler
 
-    async def _abort(self, method: str, error: AcclimateError, context: Context) -> None:
-        refusal = status.refusal(error)
-        self._stats.count(short_name(method), refusal.code.name)
-        log.debug("refused", rpc=short_name(method), reason=error.reason, peer=context.peer())
+    async def _abort(self, name: str, refusal: status.Refusal, reason: str, context: Context) -> None:
+        self._stats.count(name, refusal.code.name)
+        # Asked first, since preparing a line that nobody reads costs more than the refusal.
+        if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
+            log.debug("refused", rpc=name, reason=reason, peer=context.peer())
         await context.abort(refusal.code, refusal.details, refusal.trailers)
 
     def _wrapped(self, handler: Handler, before: Callable[[Context], Awaitable[None]]) -> Handler:

@@ -20,13 +20,13 @@ from google.protobuf.message import DecodeError
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailable
 from acclimate.runtime.rpc import status
+from acclimate.runtime.rpc.convert_oip import FINAL
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
 from acclimate.runtime.scheduler.admission import Admission, Pass
 from acclimate.runtime.security.caller import current
 
 EMPTY_FINAL = "triton_enable_empty_final_response"
-FINAL = "triton_final_response"
 
 Replies = AsyncGenerator[oip.ModelStreamInferResponse, None]
 Infer = Callable[[oip.ModelInferRequest], Awaitable[oip.ModelInferResponse]]

@@ -270,9 +270,11 @@ class Learner:
             self._shared.spent(session.tenant, ms)
         if not session.open:
             return
-        own = session.cohort.bank.gather([session.row])
-        paid = budget.charge(own, np.array([ms]), self.budget_time(session))
-        session.cohort.bank.scatter([session.row], (own if state is None else state) | paid)
+        bank, row = session.cohort.bank, [session.row]
+        paid = budget.charge(bank.gather(row, budget.FIELDS), np.array([ms]), self.budget_time(session))
+        # Not the whole row where only the bucket changed: what nobody has written to takes no memory.
+        put = bank.write if state is None else bank.scatter
+        put(row, (state or {}) | paid)
 
     def _cost(self, cohort: Cohort) -> costs.StepCost:
         return self._costs.get(cohort.key[:2]) or costs.calibrated(cohort.engine.manifest.cost)
@@ -286,7 +288,7 @@ class Learner:
         return computed.ms / sessions
 
     def _afford(self, session: Session, estimate: float) -> bool:
-        own = session.cohort.bank.gather([session.row])
+        own = session.cohort.bank.gather([session.row], budget.FIELDS)
         affordable = budget.affordable(own, estimate, self.budget_time(session))[0]
         if estimate > session.buffer.allowance or not affordable:
             return False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -71,7 +72,7 @@ class Journal:
         self._waiting, self._flying = Unwritten(), Unwritten()
         self._epochs: dict[SessionKey, int] = {}
         self._described: set[str] = set()
-        self._replies: list[Reply] = []
+        self._replies: deque[Reply] = deque(maxlen=REMEMBERED)
         self._wake = asyncio.Event()
         self._turn = asyncio.Event()
         self._retry = FIRST_RETRY_SECONDS
@@ -121,7 +122,7 @@ class Journal:
 
     def remember(self, reply: Reply) -> None:
         """Keep a reply, once the store knows what its request did."""
-        self._replies = [*self._replies[1 - REMEMBERED :], reply]
+        self._replies.append(reply)
 
     def released(self, session: Session) -> None:
         """The session, which is `clean`, is closed and lives on in the store, for whoever asks first."""
@@ -262,7 +263,8 @@ class Journal:
         tally.write_seconds += seconds
         tally.write_times.add(seconds)
         self._described |= set(batch.bundles)
-        self._replies = [reply for reply in self._replies if reply not in batch.replies]
+        kept = set(batch.replies)
+        self._replies = deque((reply for reply in self._replies if reply not in kept), REMEMBERED)
         if self.failing:
             log.info("the store takes writes again", failures=tally.failures)
         self.failing, self._retry = False, FIRST_RETRY_SECONDS

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Iterable
 
 import structlog
 
@@ -81,12 +80,8 @@ async def _chunk(
         evictions = residency.evictions
         records = await _stored(residency, keeping, tenant, model, size, after)
     live = (s.key for s in residency.table if tenant in (None, s.tenant) and model in (None, s.model))
-    keys = _first(size + 1, (key for key in {*live, *records} if after is None or key > after))
+    keys = heapq.nsmallest(size + 1, (key for key in {*live, *records} if after is None or key > after))
     return records, keys[:size], len(keys) > size
-
-
-def _first(count: int, keys: Iterable[SessionKey]) -> list[SessionKey]:
-    return heapq.nsmallest(count, keys)
 
 
 async def _stored(
@@ -110,12 +105,11 @@ async def _stored(
 
 async def _adopted(residency: Residency, keeping: Keeping, record: SessionRecord) -> SessionRecord | None:
     """The record as the session would return from it, or None if it would not."""
-    table = residency.table
-    if residency.table.at(record.key) is not None or record.bundle == table.engine(record.model).manifest.digest:
+    engine = residency.table.engine(record.model)
+    if residency.table.at(record.key) is not None or record.bundle == engine.manifest.digest:
         return record
     try:
         with keeping.told(record.session_id):
-            engine = table.engine(record.model)
             return (await keeping.thread.look(residency.adoption.adopt, record, engine, keeping.store.bundle)).record
     except (FailedPrecondition, Dropped) as error:
         log.warning("a stored session does not fit what is served", session=record.session_id, error=str(error))

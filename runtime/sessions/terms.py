@@ -15,7 +15,6 @@ class Terms:
     """The terms of one request, and the fate of its samples.
 
     Attributes:
-        learn: whether its samples may be learnt from.
         allowance: milliseconds that steps over them may take; infinite for as many as budgets pay.
         resent: whether the request may have been answered before, under its id.
         fate: `off` (nothing is learnt), `gathered` (they wait for more), `queued` (a step is due), or what came of the
@@ -24,7 +23,6 @@ class Terms:
         ms: what steps that ended before the reply cost the session.
     """
 
-    learn: bool = True
     allowance: float = math.inf
     resent: bool = False
     fate: str = field(default=OFF, init=False)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from acclimate.adapters.learning.compose import demonstrations, in_context
 from acclimate.adapters.learning.lesson import Anchors, Descent, Holding, Lesson
 from acclimate.adapters.learning.objectives import likelihood
-from acclimate.adapters.learning.units import Example, Unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,9 @@ class Ttt:
         return Lesson(
             "ttt",
             partial(demonstrations, orders=self.orders),
-            _held,
+            in_context,
             likelihood,
             Descent(self.lr, self.epochs, self.batch, self.decay, self.warmup),
             Anchors(self.replay, self.kl, self.pull),
             Holding(self.held_out, self.folds, self.margin),
         )
-
-
-def _held(shown: Sequence[Example], held: Sequence[Example], room: int) -> list[Unit]:
-    return in_context(shown, held, room)

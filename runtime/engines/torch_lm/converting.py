@@ -89,7 +89,7 @@ def _convert(file: Path, made: Path, progress: Callable[[str], None]) -> None:
 
 
 def _list(made: Path, digest: str) -> None:
-    files = {path.name: _digest(path) for path in sorted(made.iterdir())}
+    files = {path.name: digest_of(path) for path in sorted(made.iterdir())}
     document = {"format": FORMAT, "source": digest, "files": files}
     (made / LIST).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
@@ -101,12 +101,13 @@ def _fault(place: Path, digest: str) -> str:
         files = dict(document["files"])
         if (document["format"], document["source"]) != (FORMAT, digest):
             return "it is of another file or format"
-        changed = [name for name, expected in files.items() if _digest(place / name) != expected]
+        changed = [name for name, expected in files.items() if digest_of(place / name) != expected]
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its list or a file cannot be read: {error}"
     return f"{', '.join(changed)} changed" if changed else ""
 
 
-def _digest(file: Path) -> str:
+def digest_of(file: Path) -> str:
+    """Hex SHA-256 of a file."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

