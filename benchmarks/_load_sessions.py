@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
 
 from acclimate.runtime.client import Client
 from acclimate.v1 import session_service_pb2 as pb
-from benchmarks._load_generator import INFER, connected, one_by_one, row, saturated
+from benchmarks._load_generator import INFER, Load, connected, cpu_clock, one_by_one, row, saturated
 from benchmarks._load_phases import FEW, IN_FLIGHT, SERVICE, Outcome, Rows, wait
 from benchmarks._load_subject import Subject
 from benchmarks.startup import rss_mb
@@ -37,9 +40,11 @@ def many(subject: Subject, count: int) -> Outcome:
             answered = rss_mb(daemon.pid)
     if created.failed or created.refused or used.failed or used.refused:
         raise RuntimeError(f"not every session was opened and used: {dict(created.codes)}, {dict(used.codes)}")
+    streamed = _streamed(subject, names[FEW:])
     rows: Rows = [
         row(f"GetSession, {FEW} sessions", lookup[0]),
         row(f"CreateSession, {count} sessions", created, note=f"{IN_FLIGHT} under way"),
+        row(f"CreateSessions, {count} sessions", streamed, note=f"{IN_FLIGHT} under way on one stream"),
         row(f"GetSession, {count} sessions", lookup[1]),
         row(f"the first answer of {count} sessions", used, note=f"{IN_FLIGHT} under way"),
     ]
@@ -48,9 +53,38 @@ def many(subject: Subject, count: int) -> Outcome:
         "bytes_per_session_10k_answered": 1e6 * (answered - base) / count,
         "bytes_per_session_adapted": _adapted(subject, max(count // 10, FEW)),
         "sessions_created_per_s": created.per_second,
+        "sessions_created_per_s_stream": streamed.per_second,
         "lookup_10_us": 1e3 * lookup[0].ms(50),
         "lookup_10k_us": 1e3 * lookup[1].ms(50),
     }, rows
+
+
+def _streamed(subject: Subject, names: Sequence[str]) -> Load:
+    """The same sessions, opened over one stream of a daemon that has none."""
+    load, room, sent = Load(), threading.Semaphore(IN_FLIGHT), deque[float]()
+
+    def messages() -> Iterator[bytes]:
+        for name in names:
+            opened = pb.CreateSessionRequest(parent=f"models/{subject.model}", session_id=name)
+            payload = pb.CreateSessionsRequest(session=opened).SerializeToString()
+            room.acquire()
+            sent.append(time.perf_counter())
+            yield payload
+
+    with (
+        subject.serving(sessions={"max_sessions": len(names)}) as daemon,
+        connected(daemon.target, f"{SERVICE}CreateSessions", "stream_stream") as rpc,
+    ):
+        begun, clock = time.perf_counter(), cpu_clock(daemon.pid)
+        spent = clock()
+        for reply in rpc(messages()):
+            load.accepted.append(time.perf_counter() - sent.popleft())
+            load.codes["OK" if pb.CreateSessionsResponse.FromString(reply).HasField("session") else "refused"] += 1
+            room.release()
+        load.seconds, load.cpu_seconds = time.perf_counter() - begun, clock() - spent
+    if load.codes["OK"] < len(names):
+        raise RuntimeError(f"not every session was opened on the stream: {dict(load.codes)}")
+    return load
 
 
 def _adapted(subject: Subject, count: int) -> float:

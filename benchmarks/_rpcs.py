@@ -72,7 +72,8 @@ def messages(session: str) -> dict[str, Message]:
     But that of RepositoryModelUnload, which would end every test, names a model that there is not. Three are about a
     session of the same id of a language model.
 
-    CreateSession opens `new-{session}`, ForkSession `fork-{session}`; three are about its snapshot `kept`.
+    CreateSession opens `new-{session}`, CreateSessions `one-{session}`, ForkSession `fork-{session}`; three are about
+    its snapshot `kept`.
     """
     name = f"models/{MODEL}/sessions/{session}"
     snapshot, language = f"{name}/snapshots/{SNAPSHOT}", f"models/{LANGUAGE}/sessions/{session}"
@@ -91,6 +92,9 @@ def messages(session: str) -> dict[str, Message]:
         OIP + "RepositoryModelLoad": model_repository.RepositoryModelLoadRequest(model_name=MODEL),
         OIP + "RepositoryModelUnload": model_repository.RepositoryModelUnloadRequest(model_name="no-such-model"),
         SESSIONS + "CreateSession": pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=f"new-{session}"),
+        SESSIONS + "CreateSessions": pb.CreateSessionsRequest(
+            session={"parent": f"models/{MODEL}", "session_id": f"one-{session}"}, tag="0"
+        ),
         SESSIONS + "ListSessions": pb.ListSessionsRequest(parent=f"models/{MODEL}"),
         SESSIONS + "UpdateSession": pb.UpdateSessionRequest(
             session={"name": name, "budget": {"capacity_ms": 5.0}}, update_mask={"paths": ["budget.capacity_ms"]}
@@ -131,23 +135,22 @@ def richer(session: str) -> list[tuple[str, Message]]:
     typed.inputs[0].contents.uint_contents.extend(typed.raw_input_contents.pop())
     tensor = session_pb2.NamedTensor(name="bn1.weight", shape=[8], values=bytes(32))
     lora = session_pb2.Lora(name="fc", a="fc.lora_A", b="fc.lora_B", rank=1, alpha=1.0)
+    created = pb.CreateSessionRequest(
+        parent=f"models/{MODEL}",
+        session_id=session,
+        recipe="tent",
+        recipe_parameters={"lr": 0.001, "batch_rows": 16},
+        budget=session_pb2.Budget(refill_ms_per_s=10, capacity_ms=100),
+        seed=session_pb2.Seed(tensors=[tensor], lora=[lora]),
+        labels={"site": "hall 3"},
+    )
     return [
         (OIP + "ModelInfer", infer(session, 1, sequence_start=True, sequence_end=True)),
         (OIP + "ModelInfer", infer(session, 16, sequence_start=True)),
         (OIP + "ModelInfer", infer(session, 3, acclimate_adapt=False)),
         (OIP + "ModelInfer", typed),
-        (
-            SESSIONS + "CreateSession",
-            pb.CreateSessionRequest(
-                parent=f"models/{MODEL}",
-                session_id=session,
-                recipe="tent",
-                recipe_parameters={"lr": 0.001, "batch_rows": 16},
-                budget=session_pb2.Budget(refill_ms_per_s=10, capacity_ms=100),
-                seed=session_pb2.Seed(tensors=[tensor], lora=[lora]),
-                labels={"site": "hall 3"},
-            ),
-        ),
+        (SESSIONS + "CreateSession", created),
+        (SESSIONS + "CreateSessions", pb.CreateSessionsRequest(session=created, tag="1")),
         (SESSIONS + "CreateSession", pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id=session)),
         (SESSIONS + "ListSessions", pb.ListSessionsRequest(parent="models/-", page_size=3, page_token="YQBiAGM=")),  # noqa: S106
         (

@@ -13,7 +13,8 @@ p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that le
 bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
                              bytes_per_session_10k_answered with one sample that waits to be learnt from;
                              bytes_per_session_adapted of one that has learnt, a tenth as many copies of one
-sessions_created_per_s       CreateSession with 64 calls under way (goal 2,000 at least)
+sessions_created_per_s       CreateSession with 64 calls under way; sessions_created_per_s_stream with 64 messages under
+                             way on one CreateSessions (goal 2,000 at least)
 lookup_10_us, lookup_10k_us  GetSession with 10 and 10,000 sessions, p50
 overload_*                   five times what it takes, as it is configured by default, 16 samples a request:
                              overload_p99_ratio, p99 of what was accepted over the unloaded one (goal below 4);

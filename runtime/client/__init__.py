@@ -26,6 +26,7 @@ from acclimate.runtime.generation.types import (
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.types import (
     Budget,
+    CreateSession,
     Event,
     EventKind,
     ExportedSession,
@@ -45,6 +46,7 @@ __all__ = [
     "Budget",
     "Client",
     "ClientError",
+    "CreateSession",
     "Event",
     "EventKind",
     "ExportedSession",

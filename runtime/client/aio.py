@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -11,21 +11,20 @@ import grpc
 from numpy.typing import ArrayLike
 
 from acclimate.runtime.client import channel as channels
-from acclimate.runtime.client import language, messages, operations
+from acclimate.runtime.client import messages, operations
 from acclimate.runtime.client.aio_session import AsyncSession
 from acclimate.runtime.client.calling import AsyncCalls, Deadline, Link
 from acclimate.runtime.client.errors import ClientError
-from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson
-from acclimate.runtime.client.language import Given, PromptLike
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
-from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
-from acclimate.runtime.client.streams import predict_stream_async
+from acclimate.runtime.client.streaming import CREATIONS_IN_FLIGHT, DEFAULT_IN_FLIGHT, Refused
+from acclimate.runtime.client.streams import Terms, create_stream_async, predict_stream_async
+from acclimate.runtime.client.texts import AsyncTexts
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
-from acclimate.runtime.generation.types import Drawing, LearnRequest, ScoreReply, ScoreRequest, Strategy
 from acclimate.runtime.rpc import convert_sessions
 from acclimate.runtime.types import (
     Budget,
+    CreateSession,
     EventKind,
     ExportedSession,
     Feedback,
@@ -38,7 +37,7 @@ from acclimate.runtime.types import (
 POLL_SECONDS = 0.05
 
 
-class AsyncClient:
+class AsyncClient(AsyncTexts):
     """One connection to a daemon, for the event loop it is made on. Every call raises `ClientError`.
 
     Args:
@@ -140,7 +139,8 @@ class AsyncClient:
         daemon was another one by then. `timeout_seconds` is each array's own. One that is refused ends the stream at
         its place, or is told to `refused`.
         """
-        return predict_stream_async(self, model, arrays, parameters, in_flight, refused, timeout_seconds)
+        terms = Terms(in_flight, refused, timeout_seconds)
+        return predict_stream_async(self, model, arrays, parameters, terms)
 
     async def create_session(
         self,
@@ -164,6 +164,24 @@ class AsyncClient:
         )
         view = await self._calls.call(operation, timeout_seconds)
         return AsyncSession(self, view.model, view.session_id, view.created_at)
+
+    async def create_sessions(
+        self,
+        wanted: AsyncIterable[CreateSession] | Iterable[CreateSession],
+        *,
+        in_flight: int = CREATIONS_IN_FLIGHT,
+        refused: Refused | None = None,
+        timeout_seconds: float | None = None,
+    ) -> AsyncIterator[AsyncSession]:
+        """Open many sessions over one stream, one after another, and get them in that order.
+
+        At most `in_flight` are under way at once. A stream that breaks is taken up again, and what was not answered is
+        asked again and done once. `timeout_seconds` is each session's own. One that is refused ends the stream at its
+        place, though some of those behind it may be open by then, or is told to `refused`.
+        """
+        terms = Terms(in_flight, refused, timeout_seconds)
+        async for view in create_stream_async(self, wanted, terms):
+            yield AsyncSession(self, view.model, view.session_id, view.created_at)
 
     def session(self, model: str, session_id: str) -> AsyncSession:
         """A handle on a session that exists; nothing is asked of the daemon."""
@@ -219,68 +237,6 @@ class AsyncClient:
     ) -> FeedbackResult:
         """Tell true labels of earlier answers."""
         return await self._calls.call(operations.feedback(model, session_id, tuple(labels)), timeout_seconds)
-
-    def generate(
-        self,
-        model: str,
-        prompt: PromptLike,
-        *,
-        session_id: str | None = None,
-        max_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        stop: Sequence[str] = (),
-        seed: int = 0,
-        strategy: Strategy = Strategy.NONE,
-        samples: int = 1,
-        timeout_seconds: float | None = None,
-    ) -> AsyncGeneration:
-        """The tokens of a text as they are written, by a session or by the base; `read()` is the whole text.
-
-        It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
-        """
-        drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
-        request = language.generate_request(model, session_id, prompt, drawing)
-        return AsyncGeneration(self._calls, request, timeout_seconds)
-
-    def learn(
-        self,
-        model: str,
-        session_id: str,
-        *,
-        texts: Sequence[str] = (),
-        pairs: Given = (),
-        demonstrations: Given = (),
-        recipe: str | None = None,
-        recipe_parameters: Mapping[str, float] | None = None,
-        max_tokens: int | None = None,
-        max_ms: float | None = None,
-        etag: str = "",
-        timeout_seconds: float | None = None,
-    ) -> AsyncLesson:
-        """Let a session learn texts, or what follows prompts: progress as it goes, `wait()` for how it ended.
-
-        It begins when it is first read, and has no deadline unless `timeout_seconds` says one.
-        """
-        given = language.material(texts, pairs, demonstrations)
-        chosen = dict(recipe_parameters or {})
-        request = LearnRequest(model, session_id, given, recipe, chosen, max_tokens, max_ms, etag)
-        return AsyncLesson(self._calls, request, timeout_seconds)
-
-    async def score(
-        self,
-        model: str,
-        texts: Sequence[str],
-        *,
-        session_id: str | None = None,
-        context: PromptLike | None = None,
-        each_token: bool = False,
-        timeout_seconds: float | None = None,
-    ) -> ScoreReply:
-        """Log-probability and perplexity of texts, each after the same context if there is one."""
-        before = None if context is None else language.prompt_of(context)
-        request = ScoreRequest(model, session_id, tuple(texts), before, each_token)
-        return await self._calls.call(language.score(request), timeout_seconds)
 
     async def watch(
         self,

@@ -16,7 +16,7 @@ from acclimate.runtime.client.language import Given, PromptLike
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
-from acclimate.runtime.client.streams import predict_stream_async
+from acclimate.runtime.client.streams import Terms, predict_stream_async
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, AsyncWatch
 from acclimate.runtime.generation.types import ScoreReply, Strategy
 from acclimate.runtime.lifecycle_types import SnapshotView
@@ -73,10 +73,8 @@ class AsyncSession:
         timeout_seconds: float | None = None,
     ) -> AsyncIterator[Prediction]:
         """`predict` of every array over one stream, answers in their order; see the client's."""
-        parameters = messages.sequence(self.id, adapt)
-        answers = predict_stream_async(
-            self._client, self.model, arrays, parameters, in_flight, refused, timeout_seconds
-        )
+        parameters, terms = messages.sequence(self.id, adapt), Terms(in_flight, refused, timeout_seconds)
+        answers = predict_stream_async(self._client, self.model, arrays, parameters, terms)
         try:
             async with aclosing(answers):
                 async for answer in answers:

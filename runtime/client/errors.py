@@ -65,18 +65,28 @@ def client_error(error: grpc.RpcError) -> ClientError:
     """What a failed call says, its details unpacked where there are any."""
     if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
         return ClientError("UNKNOWN", "", str(error))
+    return _said(error.code().name, error.details() or "", _status(error))
+
+
+def refused(status: status_pb2.Status) -> ClientError:
+    """What a status says that came as a part of a reply."""
+    known = {code.value[0]: code.name for code in grpc.StatusCode}
+    return _said(known.get(status.code, "UNKNOWN"), status.message, status)
+
+
+def _said(code: str, message: str, status: status_pb2.Status) -> ClientError:
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     bad, about = error_details_pb2.BadRequest(), error_details_pb2.ResourceInfo()
     after: float | None = None
-    for detail in _status(error).details:
+    for detail in status.details:
         for known in (info, retry, bad, about):
             if detail.Is(known.DESCRIPTOR):
                 detail.Unpack(known)
                 after = retry.retry_delay.ToMilliseconds() / 1e3 if known is retry else after
     return ClientError(
-        error.code().name,
+        code,
         info.reason,
-        error.details() or "",
+        message,
         dict(info.metadata),
         after,
         {violation.field: violation.description for violation in bad.field_violations},

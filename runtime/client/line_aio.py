@@ -8,11 +8,10 @@ from typing import Any, TypeVar
 
 import grpc
 
-from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import operations
 from acclimate.runtime.client.calling import ATTEMPT_SECONDS, AWAY, AsyncCalls, Deadline, cut_off, pauses
 from acclimate.runtime.client.errors import ClientError, client_error
-from acclimate.runtime.client.line import again, ended, late, passing, refusal, stream, timed
+from acclimate.runtime.client.line import Wire, ended, late, passing
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
@@ -20,16 +19,16 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class _Asked:
-    request: oip.ModelInferRequest
-    answer: asyncio.Future[oip.ModelInferResponse]
+    request: Any
+    answer: asyncio.Future[Any]
     sent: bool = field(default=False)
 
 
 class AsyncLine:
     """One stream at a time, opened with the first request; `ask` may be called many times at once."""
 
-    def __init__(self, calls: AsyncCalls) -> None:
-        self._calls = calls
+    def __init__(self, calls: AsyncCalls, wire: Wire) -> None:
+        self._calls, self._wire = calls, wire
         self._asked: dict[str, _Asked] = {}
         self._sending = asyncio.Lock()
         self._call: Any = None
@@ -38,7 +37,7 @@ class AsyncLine:
         self._closed = False
 
     async def ask(self, operation: Operation[T], timeout_seconds: float | None) -> T:
-        """The answer to an inference; requests go out in the order of the calls.
+        """The answer to an operation; requests go out in the order of the calls.
 
         Raises:
             ClientError: it was refused for good, or not answered in time.
@@ -63,30 +62,31 @@ class AsyncLine:
         if self._call is not None:
             self._call.cancel()
 
-    async def _answered(self, operation: Operation[Any], deadline: Deadline) -> oip.ModelInferResponse:
-        timed(operation.request, deadline)
+    async def _answered(self, operation: Operation[Any], deadline: Deadline) -> Any:
+        self._wire.timed(operation.request, deadline)
+        key = self._wire.asked(operation.request)
         asked = _Asked(operation.request, asyncio.get_running_loop().create_future())
         try:
             async with asyncio.timeout(deadline.left):
                 async with self._sending:
                     await self._calls.check_size(operation, deadline)
-                    self._asked[asked.request.id] = asked
+                    self._asked[key] = asked
                     await self._send(asked)
                 return await asked.answer
         except TimeoutError:
             broke = self._broke
             raise late(deadline) if broke is None else self._calls.link.unreachable(deadline.seconds, broke) from broke
         finally:
-            self._asked.pop(asked.request.id, None)
+            self._asked.pop(key, None)
 
     async def _send(self, asked: _Asked) -> None:
         if self._call is None and self._broke is None:
-            self._call = stream(self._calls.link.channel)()
-            self._reader = asyncio.create_task(self._read(), name="predict-stream")
+            self._call = self._wire.stream(self._calls.link.channel)()
+            self._reader = asyncio.create_task(self._read(), name="stream")
         if self._call is None:
             # Whoever takes the stream up again sends what was asked meanwhile, too.
             return
-        message = again(asked.request) if asked.sent else asked.request
+        message = self._wire.message(asked.request, asked.sent)
         asked.sent = True
         try:
             await self._call.write(message)
@@ -112,14 +112,14 @@ class AsyncLine:
             if not await self._resumed(broke):
                 return
 
-    def _told(self, reply: oip.ModelStreamInferResponse) -> None:
+    def _told(self, reply: Any) -> None:
         self._calls.link.met = True
-        asked = self._asked.get(reply.infer_response.id)
+        asked = self._asked.get(self._wire.told(reply))
         if asked is None or asked.answer.done():
             return
-        error = refusal(reply)
+        error = self._wire.refusal(reply)
         if error is None:
-            asked.answer.set_result(reply.infer_response)
+            asked.answer.set_result(self._wire.answer(reply))
         else:
             asked.answer.set_exception(error)
 
@@ -142,7 +142,7 @@ class AsyncLine:
                     broke = error
             await asyncio.sleep(pause)
         async with self._sending:
-            self._call, self._broke = stream(self._calls.link.channel)(), None
+            self._call, self._broke = self._wire.stream(self._calls.link.channel)(), None
             for asked in tuple(self._asked.values()):
                 if not asked.answer.done():
                     await self._send(asked)

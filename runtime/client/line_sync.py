@@ -10,11 +10,10 @@ from typing import Any, Generic, TypeVar
 
 import grpc
 
-from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client import operations
 from acclimate.runtime.client.calling import ATTEMPT_SECONDS, AWAY, Calls, Deadline, cut_off, pauses
 from acclimate.runtime.client.errors import ClientError, client_error
-from acclimate.runtime.client.line import again, ended, late, passing, refusal, stream, timed
+from acclimate.runtime.client.line import Wire, ended, late, passing
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
@@ -27,8 +26,8 @@ class Pending(Generic[T]):
         self._line = line
         self._operation = operation
         self._deadline = deadline
-        self.request: oip.ModelInferRequest = operation.request
-        self.answer: Future[oip.ModelInferResponse] = Future()
+        self.request = operation.request
+        self.answer: Future[Any] = Future()
         self.sent = False
 
     def done(self) -> bool:
@@ -59,25 +58,25 @@ class Pending(Generic[T]):
 class Line:
     """One stream at a time, opened with the first request."""
 
-    def __init__(self, calls: Calls) -> None:
-        self._calls = calls
+    def __init__(self, calls: Calls, wire: Wire) -> None:
+        self._calls, self._wire = calls, wire
         self._asked: dict[str, Pending[Any]] = {}
         self._lock = threading.RLock()
         self._call: Any = None
-        self._outbox: SimpleQueue[oip.ModelInferRequest | None] = SimpleQueue()
+        self._outbox: SimpleQueue[Any] = SimpleQueue()
         self._reader: threading.Thread | None = None
         self._broke: ClientError | None = None
         self._closed = threading.Event()
 
     def begin(self, operation: Operation[T], timeout_seconds: float | None) -> Pending[T]:
-        """Send an inference; requests go out in the order of the calls.
+        """Send an operation; requests go out in the order of the calls.
 
         Raises:
             ClientError: it is too large to be sent.
         """
         deadline = Deadline.of(self._calls.link.timeout_seconds if timeout_seconds is None else timeout_seconds)
         self._calls.check_size(operation, deadline)
-        timed(operation.request, deadline)
+        self._wire.timed(operation.request, deadline)
         pending = Pending(self, operation, deadline)
         self.send(pending)
         return pending
@@ -85,10 +84,10 @@ class Line:
     def send(self, pending: Pending[Any]) -> None:
         """Send a request, now or once there is a stream."""
         with self._lock:
-            self._asked[pending.request.id] = pending
+            self._asked[self._wire.asked(pending.request)] = pending
             if self._call is None and self._broke is None:
                 self._open()
-                self._reader = threading.Thread(target=self._read, name="predict-stream", daemon=True)
+                self._reader = threading.Thread(target=self._read, name="stream", daemon=True)
                 self._reader.start()
             if self._call is not None:
                 self._put(pending)
@@ -96,7 +95,7 @@ class Line:
     def forget(self, pending: Pending[Any]) -> None:
         """Nobody waits for its answer any more."""
         with self._lock:
-            self._asked.pop(pending.request.id, None)
+            self._asked.pop(self._wire.asked(pending.request), None)
 
     def overdue(self, deadline: Deadline) -> ClientError:
         """The error of a request whose time is over."""
@@ -118,10 +117,10 @@ class Line:
     def _open(self) -> None:
         self._outbox.put(None)
         self._outbox = SimpleQueue()
-        self._call, self._broke = stream(self._calls.link.channel)(iter(self._outbox.get, None)), None
+        self._call, self._broke = self._wire.stream(self._calls.link.channel)(iter(self._outbox.get, None)), None
 
     def _put(self, pending: Pending[Any]) -> None:
-        self._outbox.put(again(pending.request) if pending.sent else pending.request)
+        self._outbox.put(self._wire.message(pending.request, pending.sent))
         pending.sent = True
 
     def _read(self) -> None:
@@ -140,15 +139,15 @@ class Line:
                 self._call.cancel()
             self._outbox.put(None)
 
-    def _told(self, reply: oip.ModelStreamInferResponse) -> None:
+    def _told(self, reply: Any) -> None:
         self._calls.link.met = True
         with self._lock:
-            pending = self._asked.get(reply.infer_response.id)
+            pending = self._asked.get(self._wire.told(reply))
         if pending is None or pending.answer.done():
             return
-        error = refusal(reply)
+        error = self._wire.refusal(reply)
         if error is None:
-            pending.answer.set_result(reply.infer_response)
+            pending.answer.set_result(self._wire.answer(reply))
         else:
             pending.answer.set_exception(error)
 

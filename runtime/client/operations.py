@@ -15,7 +15,16 @@ from acclimate.runtime.client.messages import new_id
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.lifecycle_types import SnapshotView
 from acclimate.runtime.rpc import convert_export, convert_lifecycle, convert_sessions, names
-from acclimate.runtime.types import Budget, ExportedSession, Feedback, FeedbackResult, Scalar, Seed, SessionView
+from acclimate.runtime.types import (
+    Budget,
+    CreateSession,
+    ExportedSession,
+    Feedback,
+    FeedbackResult,
+    Scalar,
+    Seed,
+    SessionView,
+)
 from acclimate.v1 import server_service_pb2
 from acclimate.v1 import session_service_pb2 as pb
 
@@ -72,6 +81,14 @@ def create_session(
     """A new session."""
     request = messages.create_request(model, session_id, recipe, recipe_parameters, budget, seed, ttl_seconds, labels)
     return _session("CreateSession", request, _view)
+
+
+def creation(wanted: CreateSession) -> Operation[SessionView]:
+    """The same, of what is wanted."""
+    return create_session(
+        wanted.model, wanted.session_id, wanted.recipe, wanted.parameters, wanted.budget, wanted.seed,
+        wanted.ttl_seconds, wanted.labels,
+    )  # fmt: skip
 
 
 def get_session(model: str, session_id: str) -> Operation[SessionView]:

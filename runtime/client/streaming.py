@@ -14,6 +14,8 @@ R = TypeVar("R")
 Out = TypeVar("Out", covariant=True)
 
 DEFAULT_IN_FLIGHT = 8
+# Sessions are opened in less time than a message takes both ways.
+CREATIONS_IN_FLIGHT = 64
 Refused = Callable[[int, ClientError], None]
 """Told of a request of a stream that was refused, by its place, from 0; the stream goes on without its answer."""
 

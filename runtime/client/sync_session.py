@@ -15,7 +15,7 @@ from acclimate.runtime.client.language import Given, PromptLike
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
-from acclimate.runtime.client.streams import predict_stream
+from acclimate.runtime.client.streams import Terms, predict_stream
 from acclimate.runtime.client.watching import DEFAULT_RESUME_SECONDS, Watch
 from acclimate.runtime.generation.types import ScoreReply, Strategy
 from acclimate.runtime.lifecycle_types import SnapshotView
@@ -72,9 +72,9 @@ class Session:
         timeout_seconds: float | None = None,
     ) -> Iterator[Prediction]:
         """`predict` of every array over one stream, answers in their order; see the client's."""
-        parameters = messages.sequence(self.id, adapt)
+        parameters, terms = messages.sequence(self.id, adapt), Terms(in_flight, refused, timeout_seconds)
         try:
-            yield from predict_stream(self._client, self.model, arrays, parameters, in_flight, refused, timeout_seconds)
+            yield from predict_stream(self._client, self.model, arrays, parameters, terms)
         except ClientError as error:
             raise self._explained(error) from error.__cause__
 

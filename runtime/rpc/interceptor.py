@@ -38,7 +38,7 @@ ADMITTED = frozenset({access.OIP + "ModelInfer"})
 
 
 class Edge(grpc.aio.ServerInterceptor):
-    """Wraps every rpc of ours; reflection, which streams both ways, passes through."""
+    """Wraps every rpc of ours; reflection passes through."""
 
     def __init__(
         self, stats: RpcStats, limits: MessageLimits | None = None, admission: Admission | None = None
@@ -55,9 +55,9 @@ class Edge(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Replace the handler by one that decodes, guards and counts; None means UNIMPLEMENTED."""
         handler = await continuation(handler_call_details)
-        if handler is None or (handler.request_streaming and handler.request_deserializer is not None):
-            return handler
         name = handler_call_details.method
+        if handler is None or name.startswith(access.REFLECTION):
+            return handler
         known = self._wrapped.get(name)
         if known is None or known[0] is not handler:
             known = self._wrapped[name] = handler, self._around(name, handler)
@@ -116,7 +116,7 @@ class Edge(grpc.aio.ServerInterceptor):
         return call
 
     def _both(self, method: str, handler: Handler) -> Callable[[AsyncIterator[bytes], Context], AsyncIterator[Any]]:
-        """Streams both ways; its servicer decodes each request."""
+        """Streams both ways; its servicer decodes each request, so that one may be refused and the stream go on."""
         serve: Any = handler.stream_stream
 
         async def call(requests: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:

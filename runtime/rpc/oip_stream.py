@@ -68,12 +68,11 @@ class Streams:
         Raises:
             Unavailable: the daemon drains; every request that was read has been answered.
         """
+        self._refuse_draining()
         stream = _Stream(requests, infer, self, writes)
         reader = asyncio.create_task(stream.read())
         self._readers.add(reader)
         self.stats.opened()
-        if self._draining:
-            reader.cancel()
         try:
             while (told := await stream.order.get()) is not None:
                 if isinstance(told, oip.ModelStreamInferResponse):
@@ -85,6 +84,9 @@ class Streams:
             self._readers.discard(reader)
             self.stats.closed()
             await stream.cancel(reader)
+        self._refuse_draining()
+
+    def _refuse_draining(self) -> None:
         if self._draining:
             raise Unavailable("DRAINING", "the daemon is draining; open the stream on another one")
 

@@ -21,6 +21,7 @@ from acclimate.runtime.rpc import (
     server_servicer,
     session_servicer,
 )
+from acclimate.runtime.rpc.creating import Creations
 from acclimate.runtime.rpc.credentials import server_credentials
 from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
@@ -59,6 +60,7 @@ class RpcServer:
     health: health.Health
     stats: RpcStats
     streams: Streams
+    creations: Creations
 
     async def start(self) -> None:
         """Accept rpcs, and say so to health checks."""
@@ -66,9 +68,10 @@ class RpcServer:
         self.health.serve()
 
     def drain(self) -> None:
-        """Say that this server goes away: to health checks, and on inference streams once they are answered."""
+        """Say that this server goes away: to health checks, and on streams of requests once they are answered."""
         self.health.drain()
         self.streams.drain()
+        self.creations.drain()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Refuse new rpcs, give those under way `grace_seconds` to finish, cancel the rest."""
@@ -110,7 +113,8 @@ def build_server(
     streams = Streams(config.open_inference.stream_requests, stats, _message_limits(config), service.admission)
     inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
     oip_servicer.register(server, inference)
-    session_servicer.register(server, session_servicer.SessionServicer(service))
+    creations = Creations(_message_limits(config))
+    session_servicer.register(server, session_servicer.SessionServicer(service, creations))
     generation_servicer.register(server, generation_servicer.GenerationServicer(service))
     server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
     states = health.Health(("", *SERVICES))
@@ -118,7 +122,7 @@ def build_server(
     states.models([manifest.name for manifest in service.models()])
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     reflection.enable(server, SERVICES)
-    return RpcServer(server, _bind(server, config), states, stats, streams)
+    return RpcServer(server, _bind(server, config), states, stats, streams, creations)
 
 
 def methods() -> tuple[str, ...]:

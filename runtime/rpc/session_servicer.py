@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
+from functools import partial
 from typing import Any, TypeAlias
 
 import grpc
 
 from acclimate.runtime.rpc import convert_export, convert_lifecycle, names
 from acclimate.runtime.rpc import convert_sessions as convert
+from acclimate.runtime.rpc.creating import Creations
 from acclimate.runtime.rpc.replays import Replays, replayed
 from acclimate.runtime.service_protocol import ServiceProtocol
 from acclimate.runtime.types import Event
@@ -23,8 +26,9 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
     """One method per rpc, each a conversion around one call of the service."""
 
-    def __init__(self, service: ServiceProtocol) -> None:
+    def __init__(self, service: ServiceProtocol, creations: Creations) -> None:
         self._service = service
+        self._creations = creations
         self._replays = Replays(service.lifecycle.replies, service.lifecycle.remember)
 
     @replayed("parent")
@@ -34,6 +38,14 @@ class SessionServicer(session_service_pb2_grpc.SessionServiceServicer):
         """Open a session."""
         view = await self._service.create_session(convert.create_session(request))
         return pb.CreateSessionResponse(session=convert.session_message(view))
+
+    async def CreateSessions(  # noqa: N802
+        self, messages: AsyncIterator[bytes], context: Context
+    ) -> AsyncIterator[pb.CreateSessionsResponse]:
+        """Open many sessions over one stream."""
+        async with aclosing(self._creations.serve(messages, partial(self.CreateSession, context=context))) as answers:
+            async for answer in answers:
+                yield answer
 
     async def GetSession(  # noqa: N802
         self, request: pb.GetSessionRequest, context: Context

@@ -40,6 +40,11 @@ class Refusal:
     details: str
     trailers: tuple[tuple[str, str | bytes], ...]
 
+    @property
+    def packed(self) -> bytes:
+        """All of it as a `google.rpc.Status`."""
+        return next(value for key, value in self.trailers if key == DETAILS_TRAILER and isinstance(value, bytes))
+
 
 def refusal(error: AcclimateError) -> Refusal:
     """The status for a domain error."""

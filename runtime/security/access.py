@@ -37,6 +37,7 @@ RPCS: dict[str, frozenset[Role]] = {
     OIP + "RepositoryModelLoad": ADMINS,
     OIP + "RepositoryModelUnload": ADMINS,
     SESSIONS + "CreateSession": TENANTS,
+    SESSIONS + "CreateSessions": TENANTS,
     SESSIONS + "GetSession": ANYONE,
     SESSIONS + "ListSessions": ANYONE,
     SESSIONS + "DeleteSession": TENANTS,

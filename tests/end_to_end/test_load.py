@@ -21,6 +21,7 @@ FIGURES = {
     "p99_ratio_adapting",
     "bytes_per_session_10k",
     "sessions_created_per_s",
+    "sessions_created_per_s_stream",
     "lookup_10_us",
     "lookup_10k_us",
     "throughput_ratio_stream",

@@ -1,6 +1,7 @@
 import datetime
 
 from acclimate.v1 import session_pb2 as _session_pb2
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf.internal import containers as _containers
@@ -52,6 +53,34 @@ class CreateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _ClassVar[int]
     session: _session_pb2.Session
     def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ...) -> None: ...
+
+class CreateSessionsRequest(_message.Message):
+    __slots__ = ("session", "tag")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    session: CreateSessionRequest
+    tag: str
+    def __init__(self, session: _Optional[_Union[CreateSessionRequest, _Mapping]] = ..., tag: _Optional[str] = ...) -> None: ...
+
+class CreateSessionsResponse(_message.Message):
+    __slots__ = ("tag", "session", "refusal")
+    TAG_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    tag: str
+    session: _session_pb2.Session
+    refusal: Refusal
+    def __init__(self, tag: _Optional[str] = ..., session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ...) -> None: ...
+
+class Refusal(_message.Message):
+    __slots__ = ("code", "message", "details")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    code: int
+    message: str
+    details: _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]
+    def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ..., details: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("name",)

@@ -40,6 +40,11 @@ class SessionServiceStub:
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
                 response_deserializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
                 _registered_method=True)
+        self.CreateSessions = channel.stream_stream(
+                '/acclimate.v1.SessionService/CreateSessions',
+                request_serializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionsRequest.SerializeToString,
+                response_deserializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionsResponse.FromString,
+                _registered_method=True)
         self.GetSession = channel.unary_unary(
                 '/acclimate.v1.SessionService/GetSession',
                 request_serializer=acclimate_dot_v1_dot_session__service__pb2.GetSessionRequest.SerializeToString,
@@ -132,6 +137,17 @@ class SessionServiceServicer:
         does not fit the model; FAILED_PRECONDITION for a seed that fits and that a guard refuses: it lies outside the
         trust region, or answers the source's canary samples worse than tolerated; RESOURCE_EXHAUSTED when the daemon
         holds as many sessions as it may. A refusal opens no session.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateSessions(self, request_iterator, context):
+        """Opens many sessions over one stream: each message is what CreateSession does, one after another and answered in
+        their order, by a session or by why there is none; a refusal, of a message that cannot be read too, does not end the
+        stream. Messages over the tenant's rate wait for it, unlike those of CreateSession. No more than a few are read
+        ahead. UNAVAILABLE when the daemon drains: every message that it had begun with is answered by then. With a
+        `request_id` in each message, those that are not answered may be sent again on another stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -277,6 +293,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionRequest.FromString,
                     response_serializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionResponse.SerializeToString,
             ),
+            'CreateSessions': grpc.stream_stream_rpc_method_handler(
+                    servicer.CreateSessions,
+                    request_deserializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionsRequest.FromString,
+                    response_serializer=acclimate_dot_v1_dot_session__service__pb2.CreateSessionsResponse.SerializeToString,
+            ),
             'GetSession': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSession,
                     request_deserializer=acclimate_dot_v1_dot_session__service__pb2.GetSessionRequest.FromString,
@@ -386,6 +407,33 @@ class SessionService:
             '/acclimate.v1.SessionService/CreateSession',
             acclimate_dot_v1_dot_session__service__pb2.CreateSessionRequest.SerializeToString,
             acclimate_dot_v1_dot_session__service__pb2.CreateSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateSessions(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/acclimate.v1.SessionService/CreateSessions',
+            acclimate_dot_v1_dot_session__service__pb2.CreateSessionsRequest.SerializeToString,
+            acclimate_dot_v1_dot_session__service__pb2.CreateSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -153,7 +153,7 @@ def test_leaving_a_stream_cancels_what_is_under_way_and_a_broken_source_is_told(
 
 def test_leaving_a_blocking_stream_ends_its_thread(loopback: Loopback) -> None:
     def threads() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "predict-stream"]
+        return [thread for thread in threading.enumerate() if thread.name == "stream"]
 
     with Client(loopback.target) as client:
         answers = client.predict_stream(MODEL, (samples(1, seed) for seed in range(COUNT)), in_flight=3)

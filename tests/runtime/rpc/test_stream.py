@@ -233,6 +233,9 @@ def test_draining_answers_what_was_read_and_ends_the_stream(waiting: int) -> Non
         with pytest.raises(grpc.RpcError) as ended:
             next(conversation.call)
         assert ended.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+        late = Conversation(channel)
+        with pytest.raises(grpc.RpcError, match="the daemon is draining"):
+            next(late.call)
 
 
 def on_loop(running: Loopback, call: Callable[[], None]) -> None:
