@@ -78,17 +78,21 @@ async def _watched(
 
 async def sweep(residency: Residency, count: bool = True) -> None:
     """Delete what has outlived its time, let idle sessions leave memory, and `count` what is stored."""
-    limit, leaving = residency.limits.idle_seconds, []
+    # Where nothing is stored, nothing can leave.
+    limit, leaving = 0.0 if residency.journal is None else residency.limits.idle_seconds, []
     for session in residency.table:
         ttl = session.ttl_seconds
-        # Asked first: a look at each of thousands of sessions that nothing is to be done about holds up everybody.
+        # The cheapest question first: asked of thousands of sessions, all of them hold everybody up.
         if ttl is None and not limit:
             continue
-        idle = 0.0 if busy(session) else residency.idle_seconds(session)
-        if ttl is not None and idle >= ttl:
+        idle = residency.idle_seconds(session)
+        over, leaves = ttl is not None and idle >= ttl, 0 < limit <= idle
+        if not (over or leaves) or busy(session):
+            continue
+        if over:
             residency.table.close(session)
             residency.account.happened(session, EventKind.EXPIRED, session.version)
-        elif limit and idle >= limit:
+        else:
             leaving.append(session)
     for start in range(0, len(leaving), TOGETHER):
         await residency.leave(leaving[start : start + TOGETHER])
