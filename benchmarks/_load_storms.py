@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
 from typing import Any
 
+from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.client.local import LocalDaemon
 from benchmarks._load_generator import INFER, connected, one_by_one, open_loop, row, saturated, with_token
 from benchmarks._load_phases import BATCHED_ROWS, FEW, PATIENCE_SECONDS, Outcome, Rows, wait
 from benchmarks._load_subject import Subject
+from benchmarks._rpcs import LANGUAGE
 from benchmarks.startup import rss_mb
 
 OVERLOAD = 5.0
@@ -51,10 +53,12 @@ def overloaded(subject: Subject, seconds: float, rows_per_request: int) -> Outco
     return {f"overload_{name}{suffix}": value for name, value in figures.items()}, rows
 
 
-def flood(target: str, token: str, payloads: Sequence[bytes], rate: float, seconds: float) -> None:
-    """What a tenant does that minds nobody else."""
+def flood(target: str, token: str, payloads: Sequence[bytes], rate: float, seconds: float, tell: Any = None) -> None:
+    """What a tenant does that minds nobody else; `tell` gets what became of it."""
     with connected(target, INFER) as rpc:
-        open_loop(with_token(rpc, token), payloads, rate, seconds, seed=1)
+        load = open_loop(with_token(rpc, token) if token else rpc, payloads, rate, seconds, seed=1)
+    if tell is not None:
+        tell.send(load)
 
 
 def _overloaded(daemon: LocalDaemon) -> bool:
@@ -94,6 +98,41 @@ def _highest_rss(pid: int) -> Iterator[list[float]]:
         over.set()
         thread.join()
         seen.append(rss_mb(pid))
+
+
+def beside_texts(subject: Subject, seconds: float) -> Outcome:
+    """Five times as many images as it takes, beside a language model that is asked one text after another.
+
+    Which model a request is for only its message says, so here those that are refused have been read.
+    """
+    payloads = [subject.infer(BATCHED_ROWS, start=number) for number in range(8)]
+    asked = oip.ModelInferRequest(model_name=LANGUAGE)
+    asked.inputs.add(name="text_input", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a text")
+    asked.parameters["max_tokens"].int64_param = 2
+    texts = [asked.SerializeToString()]
+    with subject.serving("--language-model", LANGUAGE) as daemon, connected(daemon.target, INFER) as rpc:
+        one_by_one(rpc, payloads + texts, subject.seconds / 5)
+        most = saturated(rpc, payloads, FEW, subject.seconds / 2)
+        calm = one_by_one(rpc, payloads, subject.seconds)
+        quiet = saturated(rpc, texts, 1, subject.seconds / 2)
+        sent = (daemon.target, "", payloads, OVERLOAD * most.per_second, seconds)
+        told, hears = get_context("spawn").Pipe(duplex=False)
+        other = get_context("spawn").Process(target=flood, args=(*sent, hears), daemon=True)
+        other.start()
+        wait(lambda: _overloaded(daemon), lambda: time.sleep(0.05))
+        beside = saturated(rpc, texts, 1, seconds / 2)
+        storm = told.recv()
+        other.join()
+    rows: Rows = [
+        row("one text after another, alone", quiet),
+        row(f"the same beside {OVERLOAD:g} times as many images as it takes", beside),
+        row("those images", storm, OVERLOAD * most.per_second),
+    ]
+    return {
+        "texts_p50_ratio": beside.ms(50) / quiet.ms(50),
+        "texts_refused": float(beside.refused + beside.failed),
+        "texts_overload_p99_ratio": storm.ms(99) / calm.ms(99),
+    }, rows
 
 
 def fairness(subject: Subject, seconds: float) -> Outcome:

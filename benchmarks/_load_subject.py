@@ -56,15 +56,18 @@ class Subject:
         return np.take(self.inputs, range(start, start + rows), axis=0, mode="wrap")
 
     @contextmanager
-    def serving(self, **settings: Mapping[str, float | str]) -> Iterator[LocalDaemon]:
-        """A daemon of its own; `settings` are sections of its configuration. An answer has one thread, as here."""
+    def serving(self, *options: str, **settings: Mapping[str, float | str]) -> Iterator[LocalDaemon]:
+        """A daemon of its own, of these options; `settings` are sections of its configuration.
+
+        An answer has one thread, as here.
+        """
         sections = {"engine": {"intra_op_threads": 1}, **settings}
         lines = [
             f"[{name}]\n" + "".join(f"{key} = {value}\n" for key, value in s.items()) for name, s in sections.items()
         ]
         file = self.folder / "acclimate.toml"
         file.write_text('[logging]\nlevel = "error"\n' + "".join(lines), encoding="utf-8")
-        with local_daemon([self.bundle.path], "--config", str(file)) as daemon:
+        with local_daemon([self.bundle.path], "--config", str(file), *options) as daemon:
             yield daemon
 
     @contextmanager

@@ -1,6 +1,7 @@
 """The daemon under load over loopback: what it adds to the engine, how much it takes, and what too much does to it.
 
     python -m benchmarks.load [--json] [--bundle DIR] [--seconds S] [--sessions N] [--many N] [--overload-seconds S]
+                              [--phases NAME ...]
 
 predict_overhead_p50_ms      unary p50 at batch 1 less the engine's own in this process (goal 0.7 at most);
                              predict_overhead_cpu_ms is the daemon's processor time less the engine's
@@ -21,6 +22,9 @@ overload_*                   five times what it takes, as it is configured by de
                              overload_goodput_ratio, answers over those of a load that it can take; refused for want
                              of room, failed in any other way (goal 0), time to recover (goal 2 s) and resident memory
                              gained; *_64_samples with 64 samples a request
+texts_*                      a language model asked for one text after another beside five times as many images as the
+                             daemon takes: texts_p50_ratio over those alone; texts_refused (goal 0);
+                             texts_overload_p99_ratio of the images
 fairness_*                   latency of a tenant at a tenth of what the daemon takes, beside one that sends five times
                              what it takes, over the same alone; fairness_refused of its requests
 
@@ -34,7 +38,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from acclimate.runtime.bundle import read_bundle
@@ -45,6 +49,8 @@ from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._load_subject import Subject
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
+PHASES = ("overhead", "throughput", "adapting", "sessions", "stream", "overload", "texts", "fairness")
+LARGE_ROWS = 64
 DIGITS = ROOT / "examples" / "digits" / "bundle"
 
 
@@ -57,19 +63,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     engine = OnnxEngine(bundle, OnnxOptions(intra_op_threads=1))
     with tempfile.TemporaryDirectory() as folder:
         subject = Subject(bundle, engine, bundle.source.canary_inputs, chosen.seconds, Path(folder))
-        for found, measured in (
-            phases.overhead(subject),
-            phases.throughput(subject, 1),
-            phases.throughput(subject, phases.BATCHED_ROWS),
-            phases.adapting(subject, chosen.sessions, chosen.recipe),
-            _load_sessions.many(subject, chosen.many),
-            phases.streaming(subject),
-            *(_load_storms.overloaded(subject, chosen.overload_seconds, rows_each) for rows_each in (16, 64)),
-            _load_storms.fairness(subject, chosen.overload_seconds / 2),
-        ):
+        for name, phase in _phases(chosen):
+            if name not in chosen.phases:
+                continue
+            found, measured = phase(subject)
             figures |= found
             rows += [{"model": bundle.manifest.name, **one} for one in measured]
     emit(Report("load", figures, rows), as_json=chosen.json)
+
+
+def _phases(chosen: argparse.Namespace) -> list[tuple[str, Callable[[Subject], phases.Outcome]]]:
+    """What is measured, in this order."""
+    return [
+        ("overhead", phases.overhead),
+        ("throughput", lambda subject: phases.throughput(subject, 1)),
+        ("throughput", lambda subject: phases.throughput(subject, phases.BATCHED_ROWS)),
+        ("adapting", lambda subject: phases.adapting(subject, chosen.sessions, chosen.recipe)),
+        ("sessions", lambda subject: _load_sessions.many(subject, chosen.many)),
+        ("stream", phases.streaming),
+        ("overload", lambda subject: _load_storms.overloaded(subject, chosen.overload_seconds, phases.BATCHED_ROWS)),
+        ("overload", lambda subject: _load_storms.overloaded(subject, chosen.overload_seconds, LARGE_ROWS)),
+        ("texts", lambda subject: _load_storms.beside_texts(subject, chosen.overload_seconds / 2)),
+        ("fairness", lambda subject: _load_storms.fairness(subject, chosen.overload_seconds / 2)),
+    ]
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -80,6 +96,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.add_argument("--recipe", default="tent", help="what they learn by (default tent: from every sample)")
     options.add_argument("--many", type=int, default=10_000, help="sessions of the figures that say 10k")
     options.add_argument("--overload-seconds", type=float, default=30.0, help="how long it gets too much (default 30)")
+    options.add_argument("--phases", nargs="+", choices=PHASES, default=PHASES, help="which to run (default: all)")
     chosen = options.parse_args(arguments)
     if min(chosen.seconds, chosen.overload_seconds) <= 0 or min(chosen.sessions, chosen.many) < 1:
         options.error("--seconds and --overload-seconds must be above 0, --sessions and --many at least 1")

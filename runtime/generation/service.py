@@ -71,6 +71,11 @@ class Generating:
         """Figures of every language model, by name; safe from any thread."""
         return tuple(self._desks[name].snapshot() for name in sorted(self._desks))
 
+    @property
+    def any(self) -> bool:
+        """Whether there are language models at all."""
+        return bool(self._desks)
+
     def writes(self, model: str) -> bool:
         """Whether there is a language model of this name."""
         return model in self._desks

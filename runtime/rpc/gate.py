@@ -18,9 +18,9 @@ import structlog
 
 from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.rpc import status
+from acclimate.runtime.rpc.entrance import Entrance
 from acclimate.runtime.rpc.interceptor import ADMITTED, Context, Handler, short_name
 from acclimate.runtime.rpc.stats import RpcStats
-from acclimate.runtime.scheduler.admission import Admission
 from acclimate.runtime.security import access
 from acclimate.runtime.security.caller import current, enter
 from acclimate.runtime.security.guard import Guard
@@ -42,10 +42,10 @@ log = structlog.stdlib.get_logger(LOGGER)
 class Gate(grpc.aio.ServerInterceptor):
     """Guards every rpc, of every kind, ours or not."""
 
-    def __init__(self, guard: Guard, stats: RpcStats, admission: Admission | None = None) -> None:
+    def __init__(self, guard: Guard, stats: RpcStats, entrance: Entrance | None = None) -> None:
         self._guard = guard
         self._stats = stats
-        self._admission = admission
+        self._entrance = entrance
         self._full: tuple[AcclimateError, Handler] | None = None
 
     async def intercept_service(
@@ -64,8 +64,8 @@ class Gate(grpc.aio.ServerInterceptor):
                 return self._wrapped(handler, lambda context: self._by_certificate(method, handler, context))
             caller = self._guard.admit(method, metadata, charge=not handler.request_streaming)
             enter(caller)
-            if self._admission is not None and method in ADMITTED:
-                full = self._admission.refuses(caller.tenant)
+            if self._entrance is not None and method in ADMITTED:
+                full = self._entrance.refuses_unread(caller.tenant)
                 if full is not None:
                     return self._crowded(method, full)
         except AcclimateError as error:

@@ -21,11 +21,10 @@ from google.protobuf.message import DecodeError
 
 from acclimate.runtime.errors import AcclimateError, InvalidArgument
 from acclimate.runtime.rpc import status
+from acclimate.runtime.rpc.entrance import Entrance
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.runtime.rpc.stats import RpcStats
-from acclimate.runtime.scheduler.admission import Admission
 from acclimate.runtime.security import access
-from acclimate.runtime.security.caller import current
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -40,12 +39,11 @@ ADMITTED = frozenset({access.OIP + "ModelInfer"})
 class Edge(grpc.aio.ServerInterceptor):
     """Wraps every rpc of ours; reflection passes through."""
 
-    def __init__(
-        self, stats: RpcStats, limits: MessageLimits | None = None, admission: Admission | None = None
-    ) -> None:
+    def __init__(self, stats: RpcStats, limits: MessageLimits | None = None, entrance: Entrance | None = None) -> None:
         self._stats = stats
         self._limits = limits or MessageLimits()
-        self._admission = admission
+        self._entrance = entrance
+        self._said: tuple[AcclimateError, status.Refusal] | None = None
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -76,13 +74,13 @@ class Edge(grpc.aio.ServerInterceptor):
             )
         else:
             around = grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler, self._admission if full_name in ADMITTED else None),
+                self._unary(method, handler, self._entrance if full_name in ADMITTED else None),
                 response_serializer=handler.response_serializer,
             )
         return around
 
     def _unary(
-        self, method: str, handler: Handler, admission: Admission | None
+        self, method: str, handler: Handler, entrance: Entrance | None
     ) -> Callable[[bytes, Context], Awaitable[Any]]:
         serve: Any = handler.unary_unary
 
@@ -90,9 +88,12 @@ class Edge(grpc.aio.ServerInterceptor):
             began, ended, held = time.perf_counter(), _Ended(), None
             # Not in the context manager of the others, which takes as long as all the rest here.
             try:
-                if admission is not None:
-                    held = admission.enter(current().tenant)
-                return await serve(_decoded(handler, request, self._limits), context)
+                if entrance is not None:
+                    held = entrance.take(request)
+                message = _decoded(handler, request, self._limits)
+                if entrance is not None and held is None:
+                    held = entrance.take_after_all(message)
+                return await serve(message, context)
             except BaseException as error:
                 await self._failed(method, error, context, ended)
                 raise
@@ -142,7 +143,9 @@ class Edge(grpc.aio.ServerInterceptor):
         if isinstance(error, grpc.aio.AbortError):
             ended.code = status_code(context)
         elif isinstance(error, AcclimateError):
-            refusal = status.refusal(error)
+            if self._said is None or self._said[0] is not error:
+                self._said = error, status.refusal(error)
+            refusal = self._said[1]
             ended.code, ended.reason = refusal.code, error.reason
             await context.abort(refusal.code, refusal.details, refusal.trailers)
         elif isinstance(error, asyncio.CancelledError | GeneratorExit):

@@ -114,8 +114,11 @@ class _Stream:
         try:
             await self.slots.acquire()
             async for payload in self._requests:
-                held = None if self._admission is None else await self._admission.wait(current().tenant)
-                task = self._start(payload)
+                message = _decoded(payload)
+                # A text waits for others of its model alone.
+                waits = self._admission is not None and (message is None or self._writes(message.model_name) is None)
+                held = await self._admission.wait(current().tenant) if waits and self._admission else None
+                task = self._start(message)
                 self._tasks.add(task)
                 task.add_done_callback(partial(self._done, held))
                 if task in self._in_parts:
@@ -140,10 +143,8 @@ class _Stream:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, payload: bytes) -> asyncio.Task[oip.ModelStreamInferResponse]:
-        try:
-            message = oip.ModelInferRequest.FromString(payload)
-        except DecodeError:
+    def _start(self, message: oip.ModelInferRequest | None) -> asyncio.Task[oip.ModelStreamInferResponse]:
+        if message is None:
             return asyncio.create_task(self._answer(None, None))
         key = _sequence(message)
         after, write = self._ends.get(key), self._writes(message.model_name)
@@ -201,6 +202,14 @@ class _Stream:
             return _refused(message, code, "INTERNAL", status.internal(correlation).details)
         finally:
             self._stats.streamed(code)
+
+
+def _decoded(payload: bytes) -> oip.ModelInferRequest | None:
+    """A request, or None for bytes that are none."""
+    try:
+        return oip.ModelInferRequest.FromString(payload)
+    except DecodeError:
+        return None
 
 
 def _sequence(message: oip.ModelInferRequest) -> Hashable:

@@ -23,6 +23,7 @@ from acclimate.runtime.rpc import (
 )
 from acclimate.runtime.rpc.creating import Creations
 from acclimate.runtime.rpc.credentials import server_credentials
+from acclimate.runtime.rpc.entrance import Entrance
 from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
 from acclimate.runtime.rpc.limits import MessageLimits
@@ -101,8 +102,9 @@ def build_server(
         SecurityError: a certificate, key or token file cannot be used.
     """
     stats = RpcStats(methods())
-    gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats, service.admission)
-    edge = Edge(stats, _message_limits(config), service.admission)
+    entrance = Entrance(service.admission, service.generating.writes if service.generating.any else None)
+    gate = Gate(guard or setup.guard(config, clock or SystemClock()), stats, entrance)
+    edge = Edge(stats, _message_limits(config), entrance)
     service = service if tracer is None else tracer.around(service)
     traced = () if tracer is None else (Traced(tracer),)
     server = grpc.aio.server(

@@ -28,6 +28,9 @@ FIGURES = {
     "bytes_per_session_adapted",
     "fairness_p99_ratio",
     "fairness_refused",
+    "texts_p50_ratio",
+    "texts_refused",
+    "texts_overload_p99_ratio",
     "overload_p99_ratio",
     "overload_goodput_ratio",
     "overload_refused",
@@ -121,6 +124,12 @@ def test_refused_calls_are_counted_and_have_no_latency() -> None:
 def test_a_phase_without_answers_is_an_error() -> None:
     with pytest.raises(RuntimeError, match="no call was answered"):
         row("a phase", Load(seconds=1.0))
+
+
+def test_phases_that_do_not_exist_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--phases", "rest"])
+    assert "invalid choice: 'rest'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

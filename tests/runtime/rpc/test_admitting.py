@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -14,12 +14,16 @@ from grpc_status import rpc_status
 
 from acclimate.oip.v1 import inference_pb2 as oip
 from acclimate.runtime.clock import ManualClock
+from acclimate.runtime.engines.language import LanguageEngine
+from acclimate.runtime.engines.reference_language import reference_language
+from acclimate.runtime.rpc.entrance import model_of
 from acclimate.runtime.scheduler.admission import Admission, AdmissionLimits, Pass
 from acclimate.runtime.service_protocol import ServiceProtocol
 from tests.polling import until
 from tests.runtime.rpc.loopback import MODEL, Loopback, serving
 from tests.runtime.rpc.test_stream import Conversation, message
 
+WRITER = "writer"
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 
 
@@ -55,14 +59,14 @@ class Crowded:
 
 
 @contextmanager
-def crowded() -> Iterator[tuple[Loopback, Crowded]]:
+def crowded(languages: Mapping[str, LanguageEngine] | None = None) -> Iterator[tuple[Loopback, Crowded]]:
     made: list[Crowded] = []
 
     def wrap(service: ServiceProtocol) -> ServiceProtocol:
         made.append(Crowded(service))
         return cast(ServiceProtocol, made[0])
 
-    with serving(wrap=wrap) as running:
+    with serving(wrap=wrap, languages=languages) as running:
         made[0].crowd()
         yield running, made[0]
 
@@ -81,6 +85,56 @@ def test_inference_is_refused_before_its_message_is_read() -> None:
             assert int(dict(cast(Any, refused.value.trailing_metadata()))["grpc-retry-pushback-ms"]) >= 100
         assert running.service.snapshot().models[0].requests == answered, "the service never heard of them"
         assert running.rpc.stats.counts()["GRPCInferenceService/ModelInfer", "RESOURCE_EXHAUSTED"] == 2
+
+
+def text(model: str = WRITER) -> oip.ModelInferRequest:
+    """A prompt, as Triton's clients send it."""
+    request = oip.ModelInferRequest(model_name=model, id="text")
+    request.inputs.add(name="text_input", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"a text")
+    request.parameters["max_tokens"].int64_param = 2
+    return request
+
+
+def test_texts_are_written_however_crowded_the_arrays_are() -> None:
+    with (
+        crowded({WRITER: reference_language("a text of words " * 20, name=WRITER)}) as (running, service),
+        running.channel() as channel,
+    ):
+        infer, before = channel.unary_unary(INFER), service.admission.snapshot().under_way
+        reply = oip.ModelInferResponse.FromString(infer(text().SerializeToString(), timeout=60))
+        assert (reply.model_name, reply.id) == (WRITER, "text")
+        conversation = Conversation(channel)
+        conversation.send(text())
+        assert next(conversation.call).infer_response.model_name == WRITER
+        conversation.end()
+        hidden = text().SerializeToString() + oip.ModelInferRequest(model_name=MODEL).SerializeToString()
+        unnamed = message(1)
+        for payload in (message(1).SerializeToString(), hidden, unnamed.SerializeToString()[2:], b"\xff"):
+            with pytest.raises(grpc.RpcError) as refused:
+                infer(payload, timeout=60)
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert "grpc-retry-pushback-ms" in dict(cast(Any, refused.value.trailing_metadata()))
+        assert service.admission.snapshot().under_way == before
+        running.loop.call_soon_threadsafe(service.clear)
+        until(lambda: service.admission.snapshot().under_way == 0, "the room to be given back")
+        infer(message(1).SerializeToString(), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"),
+    [
+        (oip.ModelInferRequest(model_name="m", id="x").SerializeToString(), "m"),
+        (oip.ModelInferRequest(model_name="m" * 127).SerializeToString(), "m" * 127),
+        (oip.ModelInferRequest(model_name="m" * 128).SerializeToString(), ""),
+        (oip.ModelInferRequest(id="x").SerializeToString(), ""),
+        (b"", ""),
+        (b"\x0a", ""),
+        (b"\x0a\x05ab", "ab"),
+        (b"\x0a\x02\xff\xfe", "\ufffd\ufffd"),
+    ],
+)
+def test_the_model_is_told_from_the_first_bytes_of_a_message(payload: bytes, name: str) -> None:
+    assert model_of(payload) == name
 
 
 def test_everything_else_is_served_meanwhile() -> None:
