@@ -102,8 +102,8 @@ def plant(session: Session, prepared: Prepared) -> None:
     """Let a new session begin with a seed; it is adapted, at version 1, from now on."""
     cohort, row = session.cohort, [session.row]
     state = seed_state(cohort.recipe, cohort.engine.source, prepared.theta, prepared.stats)
-    kept = {name: value for name, value in cohort.bank.gather(row).items() if name.startswith(budget.PREFIX)}
-    cohort.bank.scatter(row, {name: np.asarray(value)[np.newaxis] for name, value in state.items()} | kept)
+    planted = {n: np.asarray(value)[np.newaxis] for n, value in state.items() if not n.startswith(budget.PREFIX)}
+    cohort.bank.write(row, planted)
     session.commit(prepared.folded, prepared.distance)
 
 

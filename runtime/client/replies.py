@@ -13,15 +13,27 @@ from acclimate.runtime.client.errors import client_error
 from acclimate.runtime.client.operations import Operation
 
 T = TypeVar("T")
+C = TypeVar("C", Calls, AsyncCalls)
 
 
-class Replies(Iterator[T], Generic[T]):
-    """The replies of a rpc that streams them; the rpc begins with the first that is asked for."""
+class _Streamed(Generic[C, T]):
+    """A rpc that streams its replies, and whether it is over."""
 
-    def __init__(self, calls: Calls, operation: Operation[T], timeout_seconds: float | None) -> None:
-        self._calls, self._operation, self._timeout = calls, operation, timeout_seconds
+    def __init__(self, calls: C, operation: Operation[T], timeout_seconds: float | None) -> None:
+        self._calls: C = calls
+        self._operation, self._timeout = operation, timeout_seconds
         self._call: Any = None
         self._closed = False
+
+    def close(self) -> None:
+        """Cancel the rpc, if it has not ended."""
+        self._closed = True
+        if self._call is not None:
+            self._call.cancel()
+
+
+class Replies(_Streamed[Calls, T], Iterator[T]):
+    """The replies of a rpc that streams them; the rpc begins with the first that is asked for."""
 
     def __next__(self) -> T:
         if self._closed:
@@ -37,21 +49,11 @@ class Replies(Iterator[T], Generic[T]):
         self._calls.link.met = True
         return self._operation.read(reply)
 
-    def close(self) -> None:
-        """Cancel the rpc, if it has not ended."""
-        self._closed = True
-        if self._call is not None:
-            self._call.cancel()
 
-
-class AsyncReplies(AsyncIterator[T], Generic[T]):
+class AsyncReplies(_Streamed[AsyncCalls, T], AsyncIterator[T]):
     """The same, awaited."""
 
-    def __init__(self, calls: AsyncCalls, operation: Operation[T], timeout_seconds: float | None) -> None:
-        self._calls, self._operation, self._timeout = calls, operation, timeout_seconds
-        self._call: Any = None
-        self._replies: Any = None
-        self._closed = False
+    _replies: Any = None
 
     async def __anext__(self) -> T:
         if self._closed:
@@ -72,12 +74,6 @@ class AsyncReplies(AsyncIterator[T], Generic[T]):
             raise cut_off(client_error(error)) from error
         self._calls.link.met = True
         return self._operation.read(reply)
-
-    def close(self) -> None:
-        """Cancel the rpc, if it has not ended."""
-        self._closed = True
-        if self._call is not None:
-            self._call.cancel()
 
 
 def _opened(calls: Calls | AsyncCalls, operation: Operation[Any], timeout_seconds: float | None) -> Any:

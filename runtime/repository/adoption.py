@@ -79,6 +79,7 @@ class Adoption:
             return Adopted(record)
         old = self._bundle(record.bundle, described)
         change = None if old is None else Change(old, served)
+        whole = change is not None and change.whole
         why = "nobody knows that bundle any more" if change is None else change.misfit
         adapted, unfit = SessionState(record.state).adapted, self._policy(record.model)
         try:
@@ -91,12 +92,10 @@ class Adoption:
             check_layout(record, served)
             distance = float(theta_distance(np.asarray(record.fields[THETA])[np.newaxis], engine.source)[0])
             if distance <= self._trust_radius:
-                whole = change is not None and change.whole
                 return Adopted(_carried(record, cohort, distance, whole), Move.CARRIED)
             why = f"theta is {distance:.3g} from its source; adaptation.trust_radius is less"
         if not adapted:
             # Who has learnt nothing has nothing to lose.
-            whole = not why and change is not None and change.whole
             begun = _carried(record, cohort, 0.0, whole) if whole else _begun(record, cohort)
             return Adopted(begun, Move.RESET if why else Move.CARRIED)
         if unfit is Unfit.DROP:

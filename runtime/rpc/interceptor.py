@@ -19,7 +19,7 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from acclimate.runtime.errors import AcclimateError, InvalidArgument
+from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailable
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.entrance import Entrance
 from acclimate.runtime.rpc.limits import MessageLimits, check
@@ -43,8 +43,13 @@ class Edge(grpc.aio.ServerInterceptor):
         self._stats = stats
         self._limits = limits or MessageLimits()
         self._entrance = entrance
+        self._draining = False
         self._said: tuple[AcclimateError, status.Refusal] | None = None
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
+
+    def drain(self) -> None:
+        """Refuse what is asked of sessions from now on: they are being stored, and what came later would be lost."""
+        self._draining = True
 
     async def intercept_service(
         self,
@@ -74,20 +79,23 @@ class Edge(grpc.aio.ServerInterceptor):
             )
         else:
             around = grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler, self._entrance if full_name in ADMITTED else None),
-                response_serializer=handler.response_serializer,
+                self._unary(full_name, handler), response_serializer=handler.response_serializer
             )
         return around
 
-    def _unary(
-        self, method: str, handler: Handler, entrance: Entrance | None
-    ) -> Callable[[bytes, Context], Awaitable[Any]]:
+    def _unary(self, full_name: str, handler: Handler) -> Callable[[bytes, Context], Awaitable[Any]]:
         serve: Any = handler.unary_unary
+        method, entrance = short_name(full_name), self._entrance if full_name in ADMITTED else None
+        about_sessions = full_name.startswith(access.SESSIONS)
 
         async def call(request: bytes, context: Context) -> Any:
             began, ended, held = time.perf_counter(), _Ended(), None
             # Not in the context manager of the others, which takes as long as all the rest here.
             try:
+                if about_sessions and self._draining:
+                    raise Unavailable(
+                        "DRAINING", "the daemon is draining; ask another one, or this one once it is back"
+                    )
                 if entrance is not None:
                     held = entrance.take(request)
                 message = _decoded(handler, request, self._limits)

@@ -62,6 +62,7 @@ class RpcServer:
     stats: RpcStats
     streams: Streams
     creations: Creations
+    edge: Edge
 
     async def start(self) -> None:
         """Accept rpcs, and say so to health checks."""
@@ -69,10 +70,11 @@ class RpcServer:
         self.health.serve()
 
     def drain(self) -> None:
-        """Say that this server goes away: to health checks, and on streams of requests once they are answered."""
+        """Say that this server goes away: to health checks, on streams once they are answered, and of sessions."""
         self.health.drain()
         self.streams.drain()
         self.creations.drain()
+        self.edge.drain()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
         """Refuse new rpcs, give those under way `grace_seconds` to finish, cancel the rest."""
@@ -124,7 +126,7 @@ def build_server(
     states.models([manifest.name for manifest in service.models()])
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     reflection.enable(server, SERVICES)
-    return RpcServer(server, _bind(server, config), states, stats, streams, creations)
+    return RpcServer(server, _bind(server, config), states, stats, streams, creations, edge)
 
 
 def methods() -> tuple[str, ...]:

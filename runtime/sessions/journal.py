@@ -41,7 +41,6 @@ class Tally:
     failures: int = 0
     written: int = 0
     written_bytes: int = 0
-    write_seconds: float = 0.0
     write_times: Buckets = field(default_factory=lambda: Buckets(SECONDS))
     fenced: int = 0
 
@@ -260,7 +259,6 @@ class Journal:
         tally.transactions += 1
         tally.written += len(batch.writes)
         tally.written_bytes += written.bytes
-        tally.write_seconds += seconds
         tally.write_times.add(seconds)
         self._described |= set(batch.bundles)
         kept = set(batch.replies)

@@ -230,8 +230,8 @@ class StoreSnapshot:
         sessions: records in it, as of the latest look.
         bytes: on disk.
         transactions, failures: writes that succeeded, and that did not.
-        written, written_bytes, write_seconds: sessions written, their records' bytes, and the time it took;
-            write_times: that of each transaction.
+        written, written_bytes: sessions written, and their records' bytes.
+        write_times: of each transaction, seconds.
         pending_commits, oldest_seconds: commits that a crash would lose, and for how long the oldest waits.
         failing: whether the latest write failed.
         evictions, returns, fenced, damaged: sessions that gave up their place, came back, were taken over by another
@@ -244,7 +244,6 @@ class StoreSnapshot:
     failures: int = 0
     written: int = 0
     written_bytes: int = 0
-    write_seconds: float = 0.0
     write_times: Histogram = NOTHING_WRITTEN
     pending_commits: int = 0
     oldest_seconds: float = 0.0

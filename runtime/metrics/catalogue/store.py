@@ -35,7 +35,7 @@ ROWS = (
     ),
     ProcessMetric(
         "store_write_seconds_total", "counter", "Time that writing took, waiting for the disk included.",
-        lambda s: s.service.store.write_seconds,
+        lambda s: s.service.store.write_times.total,
     ),
     ProcessMetric(
         "store_transaction_duration_seconds", "histogram", "Of each transaction, waiting for the disk included.",

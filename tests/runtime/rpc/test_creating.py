@@ -11,7 +11,6 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from acclimate.runtime.client import Client
 from acclimate.runtime.rpc.creating import AHEAD, Creations
 from acclimate.runtime.types import CreateSession, SessionView
 from acclimate.v1 import session_pb2
@@ -194,7 +193,6 @@ def test_a_drain_answers_what_was_read_and_ends_the_stream() -> None:
         assert [error.code() for error in ended] == [grpc.StatusCode.UNAVAILABLE]  # type: ignore[attr-defined]
         with up.channel() as channel, pytest.raises(grpc.RpcError, match="draining"):
             next(channel.stream_stream(RPC)(iter([of("late")]), timeout=60))
-        with Client(up.target) as client:
-            assert [view.session_id for view in client.list_sessions()] == ["held-0"]
+        assert [view.session_id for view in up.run(up.service.list_sessions(None, 0, "")).sessions] == ["held-0"]
 
     held(run)

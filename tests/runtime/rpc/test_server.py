@@ -156,6 +156,22 @@ def test_drain_ends_health_and_session_watches_without_waiting_for_them() -> Non
     channel.close()
 
 
+def test_nothing_is_asked_of_sessions_once_they_are_being_stored() -> None:
+    with serving(config()) as running, running.channel() as channel:
+        stub = session_service_pb2_grpc.SessionServiceStub(channel)
+        name = stub.CreateSession(pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id="early")).session.name
+        running.loop.call_soon_threadsafe(running.rpc.drain)
+        for rpc, request in (
+            (stub.CreateSession, pb.CreateSessionRequest(parent=f"models/{MODEL}", session_id="late")),
+            (stub.CreateSession, pb.CreateSessionRequest(parent=f"models/{MODEL}")),
+            (stub.PauseSession, pb.PauseSessionRequest(name=name)),
+            (stub.GetSession, pb.GetSessionRequest(name=f"models/{MODEL}/sessions/elsewhere")),
+        ):
+            with pytest.raises(grpc.RpcError, match="draining") as caught:
+                rpc(request, timeout=30)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
 @pytest.mark.parametrize(
     ("name", "code"),
     [("models/nowhere", "NOT_FOUND"), (f"models/{MODEL}/sessions/none", "NOT_FOUND"), ("all", "INVALID_ARGUMENT")],
