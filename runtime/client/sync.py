@@ -174,7 +174,7 @@ class Client(Texts):
         refused: Refused | None = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[Session]:
-        """Open many sessions over one stream, one after another, and get them in that order.
+        """Open many sessions over one stream, and get them in the order in which they are wanted.
 
         At most `in_flight` are under way at once. A stream that breaks is taken up again, and what was not answered is
         asked again and done once. `timeout_seconds` is each session's own. One that is refused ends the stream at its

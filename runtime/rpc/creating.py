@@ -1,4 +1,4 @@
-"""`CreateSessions`: sessions opened one after another over one stream, each message answered in its turn."""
+"""`CreateSessions`: sessions opened over one stream, begun in the order of its messages and answered in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import structlog
 from google.protobuf.message import DecodeError
@@ -16,10 +16,11 @@ from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.limits import MessageLimits, check
 from acclimate.v1 import session_service_pb2 as pb
 
-# Messages read before their turn: enough that reading, opening and answering overlap, few enough that large seeds
-# cannot fill the memory. The client waits with the rest, through HTTP/2's flow control.
-AHEAD = 8
+# Messages under way at once: enough that a store is asked about several together, few enough that large seeds cannot
+# fill the memory. The client waits with the rest, through HTTP/2's flow control.
+UNDER_WAY = 16
 
+Begun: TypeAlias = "asyncio.Queue[asyncio.Task[pb.CreateSessionsResponse] | None]"
 Create: TypeAlias = Callable[[pb.CreateSessionRequest], Awaitable[pb.CreateSessionResponse]]
 
 log = structlog.stdlib.get_logger("acclimate.rpc")
@@ -52,18 +53,28 @@ class Creations:
             Unavailable: the daemon drains; every message that was read has been answered.
         """
         self._refuse_draining()
-        read: asyncio.Queue[bytes | None] = asyncio.Queue()
-        room = asyncio.Semaphore(AHEAD)
-        reader = asyncio.create_task(_read(messages, read, room))
+        begun: Begun = asyncio.Queue()
+        room = asyncio.Semaphore(UNDER_WAY)
+
+        async def read() -> None:
+            try:
+                await room.acquire()
+                async for message in messages:
+                    begun.put_nowait(asyncio.create_task(self._answer(message, create)))
+                    await room.acquire()
+            finally:
+                begun.put_nowait(None)
+
+        reader = asyncio.create_task(read())
         self._readers.add(reader)
+        task: asyncio.Task[pb.CreateSessionsResponse] | None = None
         try:
-            while (message := await read.get()) is not None:
+            while (task := await begun.get()) is not None:
+                yield await task
                 room.release()
-                yield await self._answer(message, create)
         finally:
             self._readers.discard(reader)
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
+            await _given_up([reader, *([task] if task else [])], begun)
         self._refuse_draining()
         # What ended the reading, such as a token that was revoked, ends the rpc.
         reader.result()
@@ -92,14 +103,15 @@ class Creations:
             return _refused(request, status.internal(correlation))
 
 
-async def _read(messages: AsyncIterator[bytes], read: asyncio.Queue[bytes | None], room: asyncio.Semaphore) -> None:
-    try:
-        await room.acquire()
-        async for message in messages:
-            read.put_nowait(message)
-            await room.acquire()
-    finally:
-        read.put_nowait(None)
+async def _given_up(tasks: list[asyncio.Task[Any]], begun: Begun) -> None:
+    """Cancel what is still under way, of a stream that has ended or was left."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    left = [task for task in (begun.get_nowait() for _ in range(begun.qsize())) if task is not None]
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*left, return_exceptions=True)
 
 
 def _refused(request: pb.CreateSessionsRequest, refusal: status.Refusal) -> pb.CreateSessionsResponse:

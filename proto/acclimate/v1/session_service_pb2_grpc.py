@@ -143,10 +143,9 @@ class SessionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSessions(self, request_iterator, context):
-        """Opens many sessions over one stream: each message is what CreateSession does, one after another and answered in
-        their order, by a session or by why there is none; a refusal, of a message that cannot be read too, does not end the
-        stream. Messages over the tenant's rate wait for it, unlike those of CreateSession. No more than a few are read
-        ahead. UNAVAILABLE when the daemon drains: every message that it had begun with is answered by then. With a
+        """Opens many sessions over one stream: each message is what CreateSession does, begun and answered in their order, by
+        a session or by why there is none; a refusal, of a message that cannot be read too, does not end the stream. No more
+        than a few are under way at once. Messages over the tenant's rate wait for it, unlike CreateSession. UNAVAILABLE when the daemon drains: every message that it had begun with is answered by then. With a
         `request_id` in each message, those that are not answered may be sent again on another stream.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
-from acclimate.runtime.rpc.creating import AHEAD, Creations
+from acclimate.runtime.rpc.creating import UNDER_WAY, Creations
 from acclimate.runtime.types import CreateSession, SessionView
 from acclimate.v1 import session_pb2
 from acclimate.v1 import session_service_pb2 as pb
@@ -131,7 +131,7 @@ def held(run: Callable[[Loopback, Holding], None]) -> None:
         run(up, made[0])
 
 
-def test_no_more_than_a_few_messages_are_read_ahead() -> None:
+def test_no_more_than_a_few_messages_are_under_way() -> None:
     async def scenario() -> None:
         taken, go = [], asyncio.Event()
 
@@ -148,9 +148,36 @@ def test_no_more_than_a_few_messages_are_read_ahead() -> None:
         first = asyncio.ensure_future(anext(answers))
         for _ in range(100):
             await asyncio.sleep(0)
-        assert len(taken) == AHEAD + 1, "one under way, and those that wait for it"
+        assert len(taken) == UNDER_WAY
         go.set()
         assert [(await first).session.name, *[a.session.name async for a in answers]] == [f"s-{n}" for n in range(100)]
+
+    asyncio.run(scenario())
+
+
+def test_a_stream_that_is_left_gives_up_what_is_under_way() -> None:
+    async def scenario() -> None:
+        ended: list[str] = []
+
+        async def messages() -> AsyncIterator[bytes]:
+            for name in ("a", "b", "c"):
+                yield of(name)
+            await asyncio.Event().wait()
+
+        async def create(request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
+            try:
+                await asyncio.sleep(0 if request.session_id == "a" else 3600)
+            except asyncio.CancelledError:
+                ended.append(request.session_id)
+                raise
+            return pb.CreateSessionResponse()
+
+        answers = Creations().serve(messages(), create)
+        await anext(answers)
+        await asyncio.sleep(0)
+        await answers.aclose()
+        assert sorted(ended) == ["b", "c"]
+        assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(scenario())
 
