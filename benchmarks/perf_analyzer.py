@@ -71,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = options.parse_args(arguments)
     binary = shutil.which(chosen.binary)
     if binary is None:
-        options.error(f"{chosen.binary} is not to be found; pip install perf-analyzer, or name it with --binary")
+        options.error(
+            f"{chosen.binary} is not to be found; pip install 'perf-analyzer>=2', whose wheel needs a C "
+            "library of version 2.38 or newer, or name it with --binary"
+        )
     rows: list[Mapping[str, Value]] = []
     for load in LOADS:
         with serving(chosen.bundle, load.scheduling) as daemon:
