@@ -119,7 +119,7 @@ def beside_texts(subject: Subject, seconds: float) -> Outcome:
         told, hears = get_context("spawn").Pipe(duplex=False)
         other = get_context("spawn").Process(target=flood, args=(*sent, hears), daemon=True)
         other.start()
-        wait(lambda: _overloaded(daemon), lambda: time.sleep(0.05))
+        wait(lambda: _overloaded(daemon) or not other.is_alive(), lambda: time.sleep(0.05))
         beside = saturated(rpc, texts, 1, seconds / 2)
         storm = told.recv()
         other.join()
@@ -151,7 +151,7 @@ def fairness(subject: Subject, seconds: float) -> Outcome:
         # A process of its own, for the two would wait for each other in one.
         other = get_context("spawn").Process(target=flood, args=told, daemon=True)
         other.start()
-        wait(lambda: _overloaded(daemon), lambda: time.sleep(0.05))
+        wait(lambda: _overloaded(daemon) or not other.is_alive(), lambda: time.sleep(0.05))
         beside = open_loop(quiet, calm_payloads, rate, seconds / 2)
         other.join()
     rows: Rows = [
