@@ -13,10 +13,12 @@ from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import LANGUAGE_TASK, Calibration, Cost, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.language import Decoder, LanguageModelError, Pullback, Tokenizer
+from acclimate.runtime.engines.torch_lm.arena import Arena
 from acclimate.runtime.engines.torch_lm.converting import default_cache
 from acclimate.runtime.engines.torch_lm.decoder import Model, TorchDecoder
 from acclimate.runtime.engines.torch_lm.finding import find
-from acclimate.runtime.engines.torch_lm.llama import Feed, Shape, causal, hidden
+from acclimate.runtime.engines.torch_lm.learning_pass import LearningPass
+from acclimate.runtime.engines.torch_lm.llama import Shape
 from acclimate.runtime.engines.torch_lm.loading import load
 from acclimate.runtime.engines.torch_lm.lowrank import Plan, Sizes
 from acclimate.runtime.engines.torch_lm.options import LmOptions
@@ -151,26 +153,25 @@ class TorchLanguageEngine:
         if not len(packed.ids):
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
         base, learning = self._model.base, cotangents is not None
-        with torch.inference_mode(not learning), torch.set_grad_enabled(learning):
-            mine = self._tensor(theta[packed.present])
-            leaves = self._plan.leaves(mine[:, self._order])
-            if learning:
-                leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
-            feed = Feed(packed.ids, packed.positions, packed.sessions, self._plan.updates(leaves), self._plan.scale)
-            attention = causal(packed.rows, base.shape.heads // base.shape.kv_heads, packed.seen)
-            read = hidden(base, feed, attention).index_select(0, packed.scored)
+        with torch.no_grad():
+            arena = Arena(self._device)
+            mine = self._tensor(theta[packed.present])[:, self._order]
+            updates = self._plan.updates(self._plan.leaves(mine))
+            passed = LearningPass(base, packed, updates, self._plan.scale, arena)
+            read = passed.read(keep=learning)
             known = None if cotangents is None or callable(cotangents) else self._at(cotangents, packed.where)
-            scored = scores(read.detach(), base.head, packed.targets, known)
+            scored = scores(read, base.head, packed.targets, known)
             row, position = packed.where
             found.logprob[part[row], position] = scored.logprob.cpu().numpy()
             found.entropy[part[row], position] = scored.entropy.cpu().numpy()
             if callable(cotangents):
                 pulled = self._at(cotangents(found), (part[row], position))
-                scored = scores(read.detach(), base.head, packed.targets, pulled)
+                scored = scores(read, base.head, packed.targets, pulled)
             if scored.hidden is None:
                 return packed.present, np.zeros((0, theta.shape[1]), np.float32)
-            read.backward(scored.hidden)
-            return packed.present, self._plan.gradient(leaves).cpu().numpy()
+            gradient = torch.empty_like(mine)
+            passed.pull(scored.hidden, self._plan.updates(self._plan.leaves(gradient)))
+            return packed.present, self._plan.restored(gradient).cpu().numpy()
 
     def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """The cotangents of the tokens that are scored."""

@@ -23,13 +23,15 @@ sums are the same, bit for bit, however long the longest line is."""
 class Lines:
     """Entries `[N]` as lines `[L, W]` of unequal length, filled up on the right with copies of some entry.
 
-    `into [L * W]` and `back [N]` are None where the lines are full, so that they are the entries as they lie.
+    `into [L * W]`, `back [N]` and `rest`, the places that are filled up, are None where the lines are full, so that
+    they are the entries as they lie.
     """
 
     count: int
     width: int
     into: Tensor | None
     back: Tensor | None
+    rest: Tensor | None = None
 
     @classmethod
     def of(cls, lengths: Ids, device: torch.device) -> Lines:
@@ -40,7 +42,8 @@ class Lines:
         within = np.arange(width) < lengths[:, None]
         into = np.zeros((count, width), np.int64)
         into[within] = np.arange(int(lengths.sum()))
-        tensors = (torch.from_numpy(indices).to(device) for indices in (into.reshape(-1), np.flatnonzero(within)))
+        indices = (into.reshape(-1), np.flatnonzero(within), np.flatnonzero(~within))
+        tensors = (torch.from_numpy(each).to(device) for each in indices)
         return cls(count, width, *tensors)
 
     def lined(self, entries: Tensor) -> Tensor:
