@@ -23,7 +23,7 @@ from acclimate.runtime.engines.torch_lm.loading import load
 from acclimate.runtime.engines.torch_lm.lowrank import Plan, Sizes
 from acclimate.runtime.engines.torch_lm.options import LmOptions
 from acclimate.runtime.engines.torch_lm.packing import pack, parts, taken
-from acclimate.runtime.engines.torch_lm.scoring import scores
+from acclimate.runtime.engines.torch_lm.scoring import pulled, scores
 from acclimate.runtime.engines.torch_lm.text import HfTokenizer
 from acclimate.runtime.errors import InvalidArgument
 
@@ -159,18 +159,22 @@ class TorchLanguageEngine:
             updates = self._plan.updates(self._plan.leaves(mine))
             passed = LearningPass(base, packed, updates, self._plan.scale, arena)
             read = passed.read(keep=learning)
-            known = None if cotangents is None or callable(cotangents) else self._at(cotangents, packed.where)
-            scored = scores(read, base.head, packed.targets, known)
             row, position = packed.where
+            given = None
+            if cotangents is None or callable(cotangents):
+                scored = scores(arena, read, base.head, packed.targets, logprob=learning)
+            else:
+                scored, given = pulled(arena, read, base.head, packed.targets, self._at(cotangents, packed.where))
             found.logprob[part[row], position] = scored.logprob.cpu().numpy()
             found.entropy[part[row], position] = scored.entropy.cpu().numpy()
             if callable(cotangents):
-                pulled = self._at(cotangents(found), (part[row], position))
-                scored = scores(read, base.head, packed.targets, pulled)
-            if scored.hidden is None:
+                known = self._at(cotangents(found), (part[row], position))
+                entropies = known[1].any()
+                given = pulled(arena, read, base.head, packed.targets, known)[1] if entropies else scored.pull(known)
+            if given is None:
                 return packed.present, np.zeros((0, theta.shape[1]), np.float32)
             gradient = torch.empty_like(mine)
-            passed.pull(scored.hidden, self._plan.updates(self._plan.leaves(gradient)))
+            passed.pull(given, self._plan.updates(self._plan.leaves(gradient)))
             return packed.present, self._plan.restored(gradient).cpu().numpy()
 
     def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

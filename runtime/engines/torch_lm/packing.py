@@ -17,6 +17,8 @@ from acclimate.adapters.language import Ids, TokenRows, parents, scorable
 WIDTH = 16
 """Lines are as wide as a multiple of this: what a vector instruction takes at once has no rest then, so that an entry's
 sums are the same, bit for bit, however long the longest line is."""
+FILLING = 1 / 12
+"""Most entries, for each that is needed, that rows are filled up with where that makes lines full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +93,16 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
     read = np.where(wanted.any(1), width - 1 - reversed_.argmax(1), 0)
     order = np.argsort(rows.group, kind="stable")
     order = order[read[order] > 0]
-    lengths, group = read[order], rows.group[order]
-    line, position = np.nonzero(np.arange(width) < lengths[:, None])
+    real, group = read[order], rows.group[order]
+    lengths = _filled(real, group)
+    line, position = np.nonzero(np.arange(lengths.max(initial=0)) < lengths[:, None])
+    position = np.minimum(position, real[line] - 1)
     present, counts = np.unique(group[line], return_counts=True)
     scored_line, scored_position = np.nonzero(wanted[order])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
     where = (order[scored_line], scored_position)
     lies = starts[scored_line] + before[where]
-    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], lengths)
+    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], real)
     depth = position if seen is None else seen[line, position].sum(axis=1) - 1
 
     def tensor(values: np.ndarray) -> Tensor:
@@ -115,6 +119,19 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
         targets=tensor(rows.ids[where]),
         where=where,
     )
+
+
+def _filled(lengths: Ids, group: Ids) -> Ids:
+    """How many entries each row takes.
+
+    Where rows are nearly equal they are all filled up, each with copies of its last token, which no score depends on:
+    lines are full then, and nothing has to be laid out and brought back in every layer.
+    """
+    width = -(-int(lengths.max(initial=0)) // WIDTH) * WIDTH
+    even = len(np.unique(np.unique(group, return_counts=True)[1])) == 1
+    if even and len(lengths) * width <= (1 + FILLING) * lengths.sum():
+        return np.full(len(lengths), width, np.int64)
+    return lengths
 
 
 def _ancestors(before: Ids, lengths: Ids) -> np.ndarray:
