@@ -13,7 +13,7 @@ from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import LANGUAGE_TASK, Calibration, Cost, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.language import Decoder, LanguageModelError, Pullback, Tokenizer
-from acclimate.runtime.engines.torch_lm.arena import Arena
+from acclimate.runtime.engines.torch_lm.arena import Arenas
 from acclimate.runtime.engines.torch_lm.converting import default_cache
 from acclimate.runtime.engines.torch_lm.decoder import Model, TorchDecoder
 from acclimate.runtime.engines.torch_lm.finding import find
@@ -60,6 +60,7 @@ class TorchLanguageEngine:
         self._model = Model(loaded.base, self._plan, tokenizer, ends, loaded.context)
         self._step_tokens = options.step_tokens
         self._order = self._plan.order.to(self._device)
+        self._arenas = Arenas(self._device)
         self._manifest = _manifest(options, found.files, self._plan, shape, loaded.context)
         self._source = _source(self._manifest, self._plan.initial())
 
@@ -135,7 +136,8 @@ class TorchLanguageEngine:
             return TorchDecoder(self._model, slots)
 
     def close(self) -> None:
-        """The base goes with the engine; there is nothing else to release."""
+        """Release the memory of steps; the base goes with the engine."""
+        self._arenas.close()
 
     def _part(
         self,
@@ -153,9 +155,8 @@ class TorchLanguageEngine:
         if not len(packed.ids):
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
         base, learning = self._model.base, cotangents is not None
-        with torch.no_grad():
-            arena = Arena(self._device)
-            mine = self._tensor(theta[packed.present])[:, self._order]
+        with torch.no_grad(), self._arenas.one() as arena:
+            mine = self._tensor(theta[packed.present]).index_select(1, self._order)
             updates = self._plan.updates(self._plan.leaves(mine))
             passed = LearningPass(base, packed, updates, self._plan.scale, arena)
             read = passed.read(keep=learning)

@@ -221,5 +221,5 @@ class LearningPass:
     def _pull_normal(self, given: Tensor, x: Tensor, size: Tensor, weight: Tensor, onto: Tensor) -> None:
         """Add the gradient of x to `onto`."""
         given = torch.mul(self._in(torch.float32, given), weight, out=self._arena.empty(*x.shape))
-        along = torch.linalg.vecdot(given, x)[:, None] / -x.shape[1]
+        along = torch.mul(given, x, out=self._arena.empty(*x.shape)).sum(1, keepdim=True).div_(-x.shape[1])
         onto.addcmul_(given, size).addcmul_(x, along.mul_(size.pow(3)))

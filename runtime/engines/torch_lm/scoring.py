@@ -139,12 +139,13 @@ class _Sums:
         less = self._largest - largest
         scale = less.exp()
         shares = torch.exp(logits.sub_(largest), out=arena.empty(*size))
-        self._along = scale * (self._along + less * self._shares) + torch.linalg.vecdot(shares, logits)[:, None]
+        along = logits.mul_(shares)
+        self._along = scale * (self._along + less * self._shares) + along.sum(1, keepdim=True)
         self._shares = scale * self._shares + shares.sum(1, keepdim=True)
         self._largest = largest
         if len(self._means) > 1:
             self._means[1].addcmul_(self._means[0], less).mul_(scale)
-            product.copy_(logits.mul_(shares))
+            product.copy_(along)
             self._means[1].add_(torch.mm(product, lines, out=arena.empty(*self._own.shape, dtype=lines.dtype)))
         if self._means:
             product.copy_(shares)
