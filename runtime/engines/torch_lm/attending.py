@@ -171,7 +171,7 @@ def _pull_narrow(arena: Arena, shape: Shape, at: Places, kept: Narrow, given: Te
     shares, given = kept.shares, given.view(query.shape)
     torch.bmm(shares.mT, given, out=of_value)
     slopes = torch.bmm(given, value.mT, out=arena.empty(*shares.shape, dtype=shares.dtype))
-    slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(shape.head**-0.5)  # noqa: SLF001
+    slopes = torch._softmax_backward_data(slopes, shares, -1, shares.dtype).mul_(shape.head**-0.5)
     torch.bmm(slopes, key, out=of_query)
     torch.bmm(slopes.mT, query, out=of_key)
 

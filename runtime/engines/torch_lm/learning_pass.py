@@ -46,7 +46,7 @@ class Kept:
 
 
 class LearningPass:
-    """One pass over packed rows: `read`, then at most one `pull`. Without gradients of torch's; its memory is the arena's."""
+    """One pass over packed rows: `read`, then at most one `pull`, within `torch.no_grad`, in the memory of an arena."""
 
     def __init__(self, base: Base, packed: Packed, updates: Updates, scale: float, arena: Arena) -> None:
         """For these rows, with updates for each line of the sessions."""
