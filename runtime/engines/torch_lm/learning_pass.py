@@ -1,9 +1,9 @@
 """The forward pass of learning and scoring, and its backward pass written by hand.
 
-A tape would record some forty small functions a layer, each with tensors of its own; half of a step went into them.
-Here a layer is a few large products with in-place arithmetic between, and keeps what its gradient needs and no more.
-The model is that of `llama`, and so is its precision: the residual stream and low-rank updates are float32, products
-of the base in its working precision. Only updates have gradients: nothing is computed below the first of them.
+A tape would record some forty small functions a layer, each with tensors of its own; nearly half of a step went into
+them. Here a layer is a few large products with in-place arithmetic between, and keeps what its gradient needs and no
+more. The model is that of `llama`, and so is its precision: the residual stream and low-rank updates are float32,
+products of the base in its working precision. Only updates have gradients: nothing is computed below the first of them.
 """
 
 from __future__ import annotations
@@ -158,6 +158,7 @@ class LearningPass:
             if update is not None and of_update is not None and down is not None and x is not None:
                 result = None if result is None else self._in(torch.float32, result)
                 if norm is not None:
+                    # What was read is made again: it is little work, and as large as the stream itself.
                     x = torch.mul(x, kept.sizes[group // 2], out=arena.empty(*x.shape)).mul_(norm)
                 exact, given = self._in(torch.float32, x), self._in(torch.float32, given)
                 lines, outs = self._packed.sessions, self._outs[group]
@@ -203,7 +204,11 @@ class LearningPass:
 
     def _in(self, dtype: torch.dtype, x: Tensor) -> Tensor:
         """The same numbers in a precision."""
-        return x if x.dtype == dtype else self._arena.empty(*x.shape, dtype=dtype).copy_(x)
+        if x.dtype == dtype:
+            return x
+        moved = self._arena.empty(*x.shape, dtype=dtype)
+        moved.copy_(x)
+        return moved
 
     def _turn(self, turns: Tensor) -> None:
         """Turn pairs of channels of queries and keys."""
@@ -213,7 +218,7 @@ class LearningPass:
 
     def _normal(self, x: Tensor, weight: Tensor, out: Tensor) -> Tensor:
         """The RMS norm of `x [N, width]`, and by what `[N, 1]` it was multiplied."""
-        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        size: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
         size = size.square_().div_(x.shape[1]).add_(self._base.shape.epsilon).rsqrt_()
         torch.mul(x, size, out=out).mul_(weight)
         return size

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -79,7 +80,7 @@ def test_rows_that_are_not_filled(rows: TokenRows) -> None:
     assert len(pack(rows, CPU).ids) == int((rows.lengths - 1).sum())
 
 
-def head_of(sharpness: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def head_of(sharpness: float) -> tuple[Any, Any, Any]:
     """What a head reads, its matrix, and targets; the sharper, the likelier the first targets are."""
     torch.manual_seed(0)
     hidden, matrix = torch.randn(11, 24), torch.randn(VOCABULARY, 24)
