@@ -95,6 +95,8 @@ def _row(what: str, who: str, rate: float, note: str = "") -> Mapping[str, Value
 def _against_peft(
     chosen: Namespace, precision: str, engine: TorchLanguageEngine, texts: list[Ids], rows: list[Mapping[str, Value]]
 ) -> dict[str, float]:
+    if not {"learning", "generating"} & set(chosen.parts.split(",")):
+        return {}
     directory = find(chosen.model, default_cache(), lambda _: None).directory
     peft = Peft(directory, precision, engine, SESSIONS)
     figures: dict[str, float] = {}
