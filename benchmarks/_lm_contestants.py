@@ -107,6 +107,14 @@ class Peft:
         self.model.set_adapter(name)
         return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=RATE, betas=BETAS)
 
+    def reset(self) -> None:
+        """Put every session back to the source, where no B changes anything."""
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if "lora_B" in name:
+                    parameter.zero_()
+        self._optimisers = {name: self._optimiser(name) for name in self.names}
+
     def steps(self, texts: list[Ids]) -> float:
         """A step of each session on its text, one after the other; the mean loss."""
         self.model.train()

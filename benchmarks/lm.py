@@ -1,7 +1,7 @@
 """Language models: learning and generating for eight sessions at once, against what one would run without us.
 
     python -m benchmarks.lm [--json] [--model smollm2] [--precisions nf4,bf16] [--threads 1] [--rounds 3]
-                            [--tokens 64] [--new 32]
+                            [--tokens 64] [--lengths 16,32,128] [--new 32] [--parts learning,generating,memory,llama]
 
 The same base in the same precision, the same rank and projections, contestants taking turns. On one thread, the
 default, times are processor times, which other work on the machine hardly disturbs, the least of each; on more they
@@ -9,6 +9,8 @@ are wall times, medians, and need a machine with nothing else to do.
 
 lora_step_speedup_8     tokens a second of one step over eight sessions in one batch (gradient and Adam), over those
                         of eight steps of PEFT and torch's Adam, one session after the other, on the same tokens
+lora_step_speedup_8_16_tokens
+                        the same of texts of 16 tokens; a user's utterance with its label has 15 to 30
 decode_speedup_8        tokens a second of eight texts with eight adapters, prompts included, over those of
                         `generate(adapter_names=...)` of PEFT
 decode_over_llama_cpp   tokens a second of one text in int4, low-rank updates included, over llama-cpp-python's on the
@@ -40,6 +42,7 @@ from acclimate.runtime.metrics.process import rss_bytes
 from benchmarks._lm_contestants import LlamaCpp, Peft, Rows, our_pace, our_step, our_texts
 from benchmarks._report import Report, Value, emit, parser
 
+PARTS = "learning,generating,memory,llama"
 SESSIONS = 8
 MANY = (1, 10, 100)
 TEXT = Path(__file__).resolve().parents[1] / "CONTRIBUTING.md"
@@ -53,7 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--threads", type=int, default=1, help="threads of everyone (default 1)")
     options.add_argument("--rounds", type=int, default=3, help="turns of each contestant (default 3)")
     options.add_argument("--tokens", type=int, default=64, help="of a session's text in a step (default 64)")
+    options.add_argument("--lengths", default="16,32,128", help="further lengths of texts to learn (default 16,32,128)")
     options.add_argument("--new", type=int, default=32, help="tokens to generate (default 32)")
+    options.add_argument("--parts", default=PARTS, help=f"what to measure (default {PARTS})")
     chosen = options.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     figures: dict[str, float] = {}
@@ -65,9 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         figures |= {
             name + suffix: value for name, value in _against_peft(chosen, precision, engine, texts, rows).items()
         }
-        if not number:
+        if not number and "memory" in chosen.parts:
             figures |= _memory(engine, texts, rows)
-    figures |= _against_llama(chosen, rows)
+    if "llama" in chosen.parts:
+        figures |= _against_llama(chosen, rows)
     emit(Report("lm", figures, rows), as_json=chosen.json)
 
 
@@ -89,8 +95,54 @@ def _row(what: str, who: str, rate: float, note: str = "") -> Mapping[str, Value
 def _against_peft(
     chosen: Namespace, precision: str, engine: TorchLanguageEngine, texts: list[Ids], rows: list[Mapping[str, Value]]
 ) -> dict[str, float]:
+    if not {"learning", "generating"} & set(chosen.parts.split(",")):
+        return {}
     directory = find(chosen.model, default_cache(), lambda _: None).directory
-    peft, mine = Peft(directory, precision, engine, SESSIONS), Rows.of(engine.source.theta, SESSIONS)
+    peft = Peft(directory, precision, engine, SESSIONS)
+    figures: dict[str, float] = {}
+    lengths = [length for length in chosen.lengths.split(",") if length]
+    for tokens, suffix in [(chosen.tokens, ""), *((int(length), f"_{length}_tokens") for length in lengths)]:
+        if "learning" in chosen.parts:
+            found = _learning(chosen, precision, engine, peft, tokens, rows)
+            figures |= {name + suffix: value for name, value in found.items()}
+    if "generating" in chosen.parts:
+        figures |= _generating(chosen, precision, engine, peft, [text[:16] for text in texts], rows)
+    return figures
+
+
+def _generating(
+    chosen: Namespace,
+    precision: str,
+    engine: TorchLanguageEngine,
+    peft: Peft,
+    prompts: list[Ids],
+    rows: list[Mapping[str, Value]],
+) -> dict[str, float]:
+    thetas = Rows.of(engine.source.theta, SESSIONS).theta
+    generating: dict[str, Callable[[], int]] = {
+        "continuous batch": lambda: our_texts(engine, thetas, prompts, chosen.new),
+        "PEFT generate": lambda: peft.texts(prompts, chosen.new),
+    }
+    said = {who: call() for who, call in generating.items()}
+    saying = {who: said[who] / spent for who, spent in _times(chosen, generating).items()}
+    rows += [_row("generating", f"{who}, {precision}", pace) for who, pace in saying.items()]
+    return {
+        "decode_speedup_8": saying["continuous batch"] / saying["PEFT generate"],
+        "decode_tokens_per_s": saying["continuous batch"],
+    }
+
+
+def _learning(
+    chosen: Namespace,
+    precision: str,
+    engine: TorchLanguageEngine,
+    peft: Peft,
+    tokens: int,
+    rows: list[Mapping[str, Value]],
+) -> dict[str, float]:
+    """Steps on texts of so many tokens, of sessions at the source."""
+    texts, mine = _texts(engine, tokens), Rows.of(engine.source.theta, SESSIONS)
+    peft.reset()
     everyone = slice(0, SESSIONS)
     learning: dict[str, Callable[[], float]] = {
         "one batch": lambda: our_step(engine, mine, texts, everyone),
@@ -100,21 +152,11 @@ def _against_peft(
     if not math.isclose(*first.values(), rel_tol=0.02):
         raise ValueError(f"the contestants do not compute the same: losses {first}; fix that before measuring")
     times = _times(chosen, learning)
-    paces = {who: SESSIONS * chosen.tokens / spent for who, spent in times.items()}
-    rows += [_row("learning", f"{who}, {precision}", pace) for who, pace in paces.items()]
-    prompts = [text[:16] for text in texts]
-    generating: dict[str, Callable[[], int]] = {
-        "continuous batch": lambda: our_texts(engine, mine.theta, prompts, chosen.new),
-        "PEFT generate": lambda: peft.texts(prompts, chosen.new),
-    }
-    said = {who: call() for who, call in generating.items()}
-    saying = {who: said[who] / spent for who, spent in _times(chosen, generating).items()}
-    rows += [_row("generating", f"{who}, {precision}", pace) for who, pace in saying.items()]
+    paces = {who: SESSIONS * tokens / spent for who, spent in times.items()}
+    rows += [_row("learning", f"{who}, {tokens} tokens each, {precision}", pace) for who, pace in paces.items()]
     return {
         "lora_step_speedup_8": paces["one batch"] / paces["PEFT one by one"],
         "lora_tokens_per_s": paces["one batch"],
-        "decode_speedup_8": saying["continuous batch"] / saying["PEFT generate"],
-        "decode_tokens_per_s": saying["continuous batch"],
     }
 
 

@@ -13,15 +13,17 @@ from acclimate.adapters.layout import Float, Layout
 from acclimate.adapters.manifest import LANGUAGE_TASK, Calibration, Cost, FileEntry, Manifest, TensorSpec
 from acclimate.adapters.source import Source
 from acclimate.runtime.engines.language import Decoder, LanguageModelError, Pullback, Tokenizer
+from acclimate.runtime.engines.torch_lm.arena import Arenas
 from acclimate.runtime.engines.torch_lm.converting import default_cache
 from acclimate.runtime.engines.torch_lm.decoder import Model, TorchDecoder
 from acclimate.runtime.engines.torch_lm.finding import find
-from acclimate.runtime.engines.torch_lm.llama import Feed, Shape, causal, hidden
+from acclimate.runtime.engines.torch_lm.learning_pass import LearningPass
+from acclimate.runtime.engines.torch_lm.llama import Shape
 from acclimate.runtime.engines.torch_lm.loading import load
 from acclimate.runtime.engines.torch_lm.lowrank import Plan, Sizes
 from acclimate.runtime.engines.torch_lm.options import LmOptions
 from acclimate.runtime.engines.torch_lm.packing import pack, parts, taken
-from acclimate.runtime.engines.torch_lm.scoring import scores
+from acclimate.runtime.engines.torch_lm.scoring import pulled, scores
 from acclimate.runtime.engines.torch_lm.text import HfTokenizer
 from acclimate.runtime.errors import InvalidArgument
 
@@ -58,6 +60,7 @@ class TorchLanguageEngine:
         self._model = Model(loaded.base, self._plan, tokenizer, ends, loaded.context)
         self._step_tokens = options.step_tokens
         self._order = self._plan.order.to(self._device)
+        self._arenas = Arenas(self._device)
         self._manifest = _manifest(options, found.files, self._plan, shape, loaded.context)
         self._source = _source(self._manifest, self._plan.initial())
 
@@ -133,7 +136,8 @@ class TorchLanguageEngine:
             return TorchDecoder(self._model, slots)
 
     def close(self) -> None:
-        """The base goes with the engine; there is nothing else to release."""
+        """Release the memory of steps; the base goes with the engine."""
+        self._arenas.close()
 
     def _part(
         self,
@@ -151,26 +155,28 @@ class TorchLanguageEngine:
         if not len(packed.ids):
             return packed.present, np.zeros((0, theta.shape[1]), np.float32)
         base, learning = self._model.base, cotangents is not None
-        with torch.inference_mode(not learning), torch.set_grad_enabled(learning):
-            mine = self._tensor(theta[packed.present])
-            leaves = self._plan.leaves(mine[:, self._order])
-            if learning:
-                leaves = [leaf.detach().clone().requires_grad_() for leaf in leaves]
-            feed = Feed(packed.ids, packed.positions, packed.sessions, self._plan.updates(leaves), self._plan.scale)
-            attention = causal(packed.rows, base.shape.heads // base.shape.kv_heads, packed.seen)
-            read = hidden(base, feed, attention).index_select(0, packed.scored)
-            known = None if cotangents is None or callable(cotangents) else self._at(cotangents, packed.where)
-            scored = scores(read.detach(), base.head, packed.targets, known)
+        with torch.no_grad(), self._arenas.one() as arena:
+            mine = self._tensor(theta[packed.present]).index_select(1, self._order)
+            updates = self._plan.updates(self._plan.leaves(mine))
+            passed = LearningPass(base, packed, updates, self._plan.scale, arena)
+            read = passed.read(keep=learning)
             row, position = packed.where
+            given = None
+            if cotangents is None or callable(cotangents):
+                scored = scores(arena, read, base.head, packed.targets, logprob=learning)
+            else:
+                scored, given = pulled(arena, read, base.head, packed.targets, self._at(cotangents, packed.where))
             found.logprob[part[row], position] = scored.logprob.cpu().numpy()
             found.entropy[part[row], position] = scored.entropy.cpu().numpy()
             if callable(cotangents):
-                pulled = self._at(cotangents(found), (part[row], position))
-                scored = scores(read.detach(), base.head, packed.targets, pulled)
-            if scored.hidden is None:
+                known = self._at(cotangents(found), (part[row], position))
+                entropies = known[1].any()
+                given = pulled(arena, read, base.head, packed.targets, known)[1] if entropies else scored.pull(known)
+            if given is None:
                 return packed.present, np.zeros((0, theta.shape[1]), np.float32)
-            read.backward(scored.hidden)
-            return packed.present, self._plan.gradient(leaves).cpu().numpy()
+            gradient = torch.empty_like(mine)
+            passed.pull(given, self._plan.updates(self._plan.leaves(gradient)))
+            return packed.present, self._plan.restored(gradient).cpu().numpy()
 
     def _at(self, cotangents: TokenScores, where: tuple[np.ndarray, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:
         """The cotangents of the tokens that are scored."""

@@ -22,8 +22,6 @@ from acclimate.runtime.engines.torch_lm.packing import Lines
 from acclimate.runtime.engines.torch_lm.weights import Weight, product
 
 QKV, OUT, GATE_UP, DOWN = range(len(GROUPS))
-SMALL = 128
-"""Widest trees whose attention is computed plainly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,36 +164,6 @@ def _updated(out: Tensor, x: Tensor, update: Update, sizes: list[int], feed: Fee
         parts.append(part + feed.sessions.entries(added))
         done += rank
     return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-def causal(lines: Lines, groups: int, seen: Tensor | None = None) -> Attention:
-    """Attention of whole rows to themselves; `groups` query heads share one of key and value.
-
-    Rows are filled up on the right, where a causal mask keeps the filling from what is before it; `seen` is the mask
-    of rows that are trees.
-    """
-
-    def attend(layer: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:  # noqa: ARG001
-        q, k, v = (lines.lined(part).transpose(1, 2) for part in (query, key, value))
-        if groups > 1:
-            k, v = (part.repeat_interleave(groups, 1) for part in (k, v))
-        if seen is not None and lines.width <= SMALL:
-            mixed = _plainly(q, k, v, seen)
-        else:
-            if not query.is_cuda:
-                # The processor's kernel takes half the time, forward and backward, in float32.
-                q, k, v = q.float(), k.float(), v.float()
-            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None).to(query.dtype)
-        return lines.entries(mixed.transpose(1, 2).flatten(2))
-
-    return attend
-
-
-def _plainly(query: Tensor, key: Tensor, value: Tensor, seen: Tensor) -> Tensor:
-    """Attention as it is written: of small trees its gradient takes a quarter of the fused kernel's time on CPUs."""
-    scores = (query @ key.mT).float() * query.shape[-1] ** -0.5
-    mixed: Tensor = scores.masked_fill(~seen, -torch.inf).softmax(-1).to(value.dtype) @ value
-    return mixed
 
 
 def configured(config: Any) -> Shape:

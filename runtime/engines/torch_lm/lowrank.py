@@ -50,7 +50,10 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A tensor of the row in its new order: which layer, group and projection it belongs to; -1: A of the group."""
+    """A tensor of the row in its new order: which layer, group and projection it belongs to; -1: A of the group.
+
+    A is `[R, in]`; B lies transposed, `[r, out]`, as products with it are fastest.
+    """
 
     layer: int
     group: int
@@ -131,6 +134,11 @@ class Plan:
         return torch.from_numpy(self._arranged[1])
 
     @cached_property
+    def places(self) -> Tensor:
+        """Where the columns of theta are in the new order `[P]`."""
+        return torch.from_numpy(np.argsort(self._arranged[1]))
+
+    @cached_property
     def _arranged(self) -> tuple[tuple[Piece, ...], np.ndarray]:
         spans = {entry.name: np.arange(entry.offset, entry.offset + entry.size) for entry in self.layout.slices}
         names = {(layer, name): module for layer, name, module in self.modules}
@@ -151,7 +159,7 @@ class Plan:
                 put(layer, group, -1, np.concatenate(down))
                 for number, name in present:
                     up = spans[names[layer, name] + ".lora_B.weight"].reshape(-1, self.rank)
-                    put(layer, group, number, up[self.pairs[name]] if name in self.pairs else up)
+                    put(layer, group, number, (up[self.pairs[name]] if name in self.pairs else up).T)
         return tuple(pieces), np.concatenate(columns)
 
     def leaves(self, rows: Tensor) -> list[Tensor]:
@@ -167,14 +175,10 @@ class Plan:
                 continue
             update = layers[piece.layer][piece.group]
             assert update is not None  # noqa: S101 - A comes before B
-            b = tuple(leaf if number == piece.member else old for number, old in enumerate(update.b))
+            b = tuple(leaf.mT if number == piece.member else old for number, old in enumerate(update.b))
             layers[piece.layer][piece.group] = Update(update.a, b)
         return tuple(tuple(groups) for groups in layers)
 
-    def gradient(self, leaves: list[Tensor]) -> Tensor:
-        """What the backward pass left in the leaves, as rows `[S, P]` in the layout's order."""
-        size = len(leaves[0])
-        parts = [(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad).reshape(size, -1) for leaf in leaves]
-        gradient = torch.empty(size, self.layout.size, dtype=torch.float32, device=leaves[0].device)
-        gradient[:, self.order.to(gradient.device)] = torch.cat(parts, 1)
-        return gradient
+    def restored(self, rows: Tensor) -> Tensor:
+        """Reordered rows `[S, P]` in the layout's order."""
+        return rows.index_select(1, self.places.to(rows.device))

@@ -17,19 +17,23 @@ from acclimate.adapters.language import Ids, TokenRows, parents, scorable
 WIDTH = 16
 """Lines are as wide as a multiple of this: what a vector instruction takes at once has no rest then, so that an entry's
 sums are the same, bit for bit, however long the longest line is."""
+FILLING = 1 / 12
+"""Most entries, for each that is needed, that rows are filled up with where that makes lines full."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lines:
     """Entries `[N]` as lines `[L, W]` of unequal length, filled up on the right with copies of some entry.
 
-    `into [L * W]` and `back [N]` are None where the lines are full, so that they are the entries as they lie.
+    `into [L * W]`, `back [N]` and `rest`, the places that are filled up, are None where the lines are full, so that
+    they are the entries as they lie.
     """
 
     count: int
     width: int
     into: Tensor | None
     back: Tensor | None
+    rest: Tensor | None = None
 
     @classmethod
     def of(cls, lengths: Ids, device: torch.device) -> Lines:
@@ -40,7 +44,8 @@ class Lines:
         within = np.arange(width) < lengths[:, None]
         into = np.zeros((count, width), np.int64)
         into[within] = np.arange(int(lengths.sum()))
-        tensors = (torch.from_numpy(indices).to(device) for indices in (into.reshape(-1), np.flatnonzero(within)))
+        indices = (into.reshape(-1), np.flatnonzero(within), np.flatnonzero(~within))
+        tensors = (torch.from_numpy(each).to(device) for each in indices)
         return cls(count, width, *tensors)
 
     def lined(self, entries: Tensor) -> Tensor:
@@ -88,14 +93,16 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
     read = np.where(wanted.any(1), width - 1 - reversed_.argmax(1), 0)
     order = np.argsort(rows.group, kind="stable")
     order = order[read[order] > 0]
-    lengths, group = read[order], rows.group[order]
-    line, position = np.nonzero(np.arange(width) < lengths[:, None])
+    real, group = read[order], rows.group[order]
+    lengths = _filled(real, group)
+    line, position = np.nonzero(np.arange(lengths.max(initial=0)) < lengths[:, None])
+    position = np.minimum(position, real[line] - 1)
     present, counts = np.unique(group[line], return_counts=True)
     scored_line, scored_position = np.nonzero(wanted[order])
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]) if len(lengths) else lengths
     where = (order[scored_line], scored_position)
     lies = starts[scored_line] + before[where]
-    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], lengths)
+    seen = None if rows.parent is None or not len(order) else _ancestors(before[order], real)
     depth = position if seen is None else seen[line, position].sum(axis=1) - 1
 
     def tensor(values: np.ndarray) -> Tensor:
@@ -112,6 +119,19 @@ def pack(rows: TokenRows, device: torch.device) -> Packed:
         targets=tensor(rows.ids[where]),
         where=where,
     )
+
+
+def _filled(lengths: Ids, group: Ids) -> Ids:
+    """How many entries each row takes.
+
+    Where rows are nearly equal they are all filled up, each with copies of its last token, which no score depends on:
+    lines are full then, and nothing has to be laid out and brought back in every layer.
+    """
+    width = -(-int(lengths.max(initial=0)) // WIDTH) * WIDTH
+    even = len(np.unique(np.unique(group, return_counts=True)[1])) == 1
+    if even and len(lengths) * width <= (1 + FILLING) * lengths.sum():
+        return np.full(len(lengths), width, np.int64)
+    return lengths
 
 
 def _ancestors(before: Ids, lengths: Ids) -> np.ndarray:
