@@ -3,7 +3,11 @@
 The E-step of TEMPO (arXiv 2604.19295), carried from rewards to pseudo-labels: a critic that is only ever fitted to
 true labels, so that a model that learns from its own answers cannot talk it into trusting them more. Here it is three
 small things: a temperature that calibrates confidence (Guo et al. 2017), the entropy margin that separates right from
-wrong answers best, and the precision of each answered class. Without labels they stay where they start.
+wrong answers best, and the precision of each answered class. Without labels they stay where they start, and when labels
+stop they go back there: a stream that nobody labels any more may have become another one.
+
+Remembered are the answers as they were when their labels were not yet learnt from: fitted to what the model answers
+to samples that it has learnt since, the critic would trust it too much.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ from acclimate.adapters.requests import Index
 LOGITS = "critic.logits"
 LABEL = "critic.label"
 NEXT = "critic.next"
+SINCE = "critic.since"
 TEMPERATURE = "critic.temperature"
 MARGIN = "critic.margin"
 RELIABILITY = "critic.reliability"
@@ -39,26 +44,27 @@ class Critic:
         margin: entropy margin in nats before any label, EATA's 0.4 ln C.
         capacity: labelled answers remembered, the latest.
         least: labelled answers before anything is fitted.
+        patience: steps without a label after which everything is forgotten.
         caution: right answers that it takes to make up for a wrong one, when the margin is chosen.
         doubt: right answers that each class is credited with before any label.
-        chance: precision at which a class's answers count for nothing.
         stiffness: nats that the log-likelihood must gain to move the temperature off 1 by a factor e.
     """
 
     margin: float
     capacity: int = 64
     least: int = 8
+    patience: int = 64
     caution: float = 2.0
     doubt: float = 2.0
-    chance: float = 0.5
     stiffness: float = 4.0
 
     def template(self, classes: int) -> State:
-        """Remembered logits `[K, C]` and labels `[K]` (-1: none), and what was fitted to them."""
+        """Remembered logits `[K, C]` and labels `[K]` (-1: none), steps since the latest, and what was fitted."""
         return {
             LOGITS: np.zeros((self.capacity, classes), np.float32),
             LABEL: np.full(self.capacity, NONE, np.int64),
             NEXT: np.zeros((), np.int64),
+            SINCE: np.zeros((), np.int64),
             TEMPERATURE: np.ones((), np.float32),
             MARGIN: np.array(self.margin, np.float32),
             RELIABILITY: np.ones(classes, np.float32),
@@ -71,17 +77,28 @@ class Critic:
         count, place = group_count(owner, sessions), rank(owner)
         slot = (state[NEXT][owner] + place) % self.capacity
         fits = place >= count[owner] - self.capacity
-        memory, known = state[LOGITS].copy(), state[LABEL].copy()
+        since = np.where(count > 0, 0, state[SINCE] + 1)
+        memory = state[LOGITS].copy()
+        known = np.where(since[:, np.newaxis] > self.patience, NONE, state[LABEL])
         memory[owner[fits], slot[fits]] = logits[rows[fits]]
         known[owner[fits], slot[fits]] = labels[rows[fits]]
-        return {LOGITS: memory, LABEL: known, NEXT: (state[NEXT] + count) % self.capacity}
+        return {LOGITS: memory, LABEL: known, NEXT: (state[NEXT] + count) % self.capacity, SINCE: since}
+
+    def speaks(self, state: State) -> NDArray[np.bool_]:
+        """Whether it remembers enough labels, of each session `[S]`."""
+        result: NDArray[np.bool_] = (state[LABEL] != NONE).sum(axis=1) >= self.least
+        return result
 
     def recalibrate(self, state: State, due: NDArray[np.bool_]) -> State:
-        """Temperature, margin and reliabilities fitted to the memory, in the sessions `[S]` where due."""
-        known = state[LABEL] != NONE
-        due = due & (known.sum(axis=1) >= self.least)
-        rows = np.flatnonzero(due)
+        """Temperature, margin and reliabilities fitted to the memory, in the sessions `[S]` where due.
+
+        Where nothing is remembered they are as they were before any label.
+        """
+        known, start = state[LABEL] != NONE, self.template(state[RELIABILITY].shape[1])
         fields = {name: state[name].copy() for name in (TEMPERATURE, MARGIN, RELIABILITY)}
+        for name, value in fields.items():
+            value[~known.any(axis=1)] = start[name]
+        rows = np.flatnonzero(due & self.speaks(state))
         if len(rows) == 0:
             return fields
         logits, label, known = state[LOGITS][rows], state[LABEL][rows], known[rows]
@@ -119,9 +136,9 @@ class Critic:
     def _reliability(
         self, answer: NDArray[np.intp], right: NDArray[np.bool_], known: NDArray[np.bool_], classes: int
     ) -> Float:
-        """Precision of each answered class `[S, C]`, as a share of the way from chance to certainty."""
+        """Precision of each answered class `[S, C]`, as a share of the way from guessing to certainty."""
         each = answer[:, :, np.newaxis] == np.arange(classes)
         count, correct = (each & known[:, :, np.newaxis]).sum(axis=1), (each & right[:, :, np.newaxis]).sum(axis=1)
         precision = (correct + self.doubt) / (count + self.doubt)
-        result: Float = np.clip((precision - self.chance) / (1 - self.chance), 0, 1).astype(np.float32)
+        result: Float = np.clip((precision - 1 / classes) / (1 - 1 / classes), 0, 1).astype(np.float32)
         return result

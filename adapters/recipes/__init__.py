@@ -102,6 +102,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "kernel": (0, 1),
     "calibrate_every": (1, 1e9),
     "feedback": (0.0, 1e3),
+    "boldness": (0.0, 1e3),
     "smoothing": (0.0, 1.0),
     "dimensions": (1, 1024),
     "population": (4, 1024),

@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 
-from acclimate.adapters.critic import LABEL, LOGITS, MARGIN, NEXT, RELIABILITY, TEMPERATURE, Critic
+from acclimate.adapters.critic import LABEL, LOGITS, MARGIN, NEXT, NONE, RELIABILITY, TEMPERATURE, Critic
 from acclimate.adapters.fields import THETA
 from acclimate.adapters.guards import Guards
+from acclimate.adapters.moves.critical import BOLD
 from acclimate.adapters.numerics import entropy
 from acclimate.runtime.engines.reference import reference_engine
 from tests.adapters.stepping import fresh, recipe, step, stream
@@ -92,6 +93,37 @@ def test_the_memory_is_a_ring_of_the_latest_labels() -> None:
         np.testing.assert_array_equal(state[LOGITS][0, used, 0], state[LABEL][0, used])
 
 
+def test_labels_that_stop_are_forgotten_in_time_and_by_their_session_alone() -> None:
+    critic = Critic(margin=CRITIC.margin, capacity=64, patience=3)
+    logits, labels = answers(5, 60, 3)
+    group, told = np.repeat([0, 1], 30), np.repeat([True, False], 30)
+    state = start(critic) | critic.remember(start(critic), logits, labels, group)
+    state |= critic.recalibrate(state, BOTH)
+    for turn in range(4):
+        np.testing.assert_array_equal(critic.speaks(state), True)
+        state |= critic.remember(state, logits, np.where(told, labels, NONE), group)
+        state |= critic.recalibrate(state, BOTH if turn == 3 else ~BOTH)
+    np.testing.assert_array_equal(critic.speaks(state), [True, False])
+    assert (state[TEMPERATURE][0] > 1, state[TEMPERATURE][1]) == (True, 1)
+    assert state[MARGIN][1] == np.float32(CRITIC.margin)
+    np.testing.assert_array_equal(state[RELIABILITY][1], 1)
+
+
+def test_a_session_with_labels_steps_boldly_and_its_neighbour_as_eata_does() -> None:
+    one, other = recipe("tempo", ENGINE), recipe("eata", ENGINE)
+    mixed, alone, theirs = fresh(one, ENGINE, 2), fresh(one, ENGINE, 1), fresh(other, ENGINE, 1)
+    group, half = np.repeat([0, 1], 16), np.zeros(16, np.intp)
+    for turn in range(6):
+        inputs = stream(turn, 32)
+        labels = np.where(group == 0, ENGINE.frozen(inputs).argmax(axis=1), NONE)
+        mixed = step(one, mixed, inputs, group, ENGINE, labels=labels).state
+        alone = step(one, alone, inputs[:16], half, ENGINE, labels=labels[:16]).state
+        theirs = step(other, theirs, inputs[16:], half, ENGINE, labels=labels[16:]).state
+        np.testing.assert_allclose(mixed[THETA][0], alone[THETA][0], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(mixed[THETA][1], theirs[THETA][0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(mixed[BOLD], [True, False])
+
+
 def test_without_feedback_tempo_is_eata_to_the_bit() -> None:
     one, other = recipe("tempo", ENGINE), recipe("eata", ENGINE)
     ours, theirs = fresh(one, ENGINE, 2), fresh(other, ENGINE, 2)
@@ -105,10 +137,11 @@ def test_without_feedback_tempo_is_eata_to_the_bit() -> None:
     assert not np.array_equal(ours[THETA][0], ENGINE.source.theta)
 
 
-def run_stream(name: str, share: float, seed: int = 0) -> list[float]:
+def run_stream(name: str, share: float, seed: int = 0, **parameters: float) -> list[float]:
     """Accuracy of each quarter of a long stream in which three features have turned to noise."""
     draws = np.random.default_rng(seed)
-    chosen = recipe(name, ENGINE, Guards(trust_radius=5, canary_every=0), batch_rows=32, lr=1e-2, beta=0.01, epsilon=1)
+    guards = Guards(trust_radius=5, canary_every=0)
+    chosen = recipe(name, ENGINE, guards, batch_rows=32, lr=1e-2, beta=0.01, epsilon=1, **parameters)
     state, right = fresh(chosen, ENGINE, 1), []
     for _ in range(160):
         clean = draws.normal(size=(32, 8)).astype(np.float32)
@@ -123,7 +156,7 @@ def run_stream(name: str, share: float, seed: int = 0) -> list[float]:
 
 def test_with_feedback_tempo_keeps_improving_where_eata_does_not() -> None:
     """What the noise makes the model sure of is wrong, and no entropy says so; one label in ten does."""
-    alone, helped = run_stream("eata", 0.1), run_stream("tempo", 0.1)
+    alone, helped = run_stream("eata", 0.1), run_stream("tempo", 0.1, feedback=1)
     assert helped[-1] > helped[0] + 0.03
     assert helped[-1] > alone[-1] + 0.05
     assert alone[-1] < alone[0] + 0.03
