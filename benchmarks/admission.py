@@ -36,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--repeat", type=int, default=7, help="repetitions (default 7)")
     chosen = options.parse_args(arguments)
     message, limits = infer("camera-1"), MessageLimits()
+    size = message.ByteSize()
     agent = (("user-agent", "grpc-python/1.81"),)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "tokens.json")
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         subjects: dict[str, Callable[[], object]] = {
             "admit_token_us": lambda: _admit(guarded, (*agent, ("authorization", f"Bearer {token}"))),
             "admit_open_us": lambda: _admit(everyone, agent),
-            "limits_us": lambda: check(message, limits),
+            "limits_us": lambda: check(message, limits, size),
         }
         times = {name: timeit.repeat(call, number=CALLS, repeat=chosen.repeat) for name, call in subjects.items()}
     rows: list[dict[str, Value]] = [

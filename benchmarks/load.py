@@ -9,6 +9,8 @@ throughput_ratio             saturated throughput over the engine's in this proc
                              sample a request (goal 0.8 at least); throughput_ratio_cpu the engine's processor time
                              for a sample over the daemon's; *_16_samples with 16 samples a request, *_stream with
                              one sample a request on one ModelStreamInfer
+throughput_ratio_http2       the same from a client on a plain socket, which costs a third of grpcio's; daemon_cpu_us
+                             is the daemon's processor time for an answer meanwhile, the engine's in it
 p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that learn over the same ones that do not
                              (goal 1.2 at most), median over rounds
 bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
@@ -43,13 +45,13 @@ from pathlib import Path
 
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
+from benchmarks import _load_http2, _load_sessions, _load_storms
 from benchmarks import _load_phases as phases
-from benchmarks import _load_sessions, _load_storms
 from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._load_subject import Subject
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
-PHASES = ("overhead", "throughput", "adapting", "sessions", "stream", "overload", "texts", "fairness")
+PHASES = ("overhead", "http2", "throughput", "adapting", "sessions", "stream", "overload", "texts", "fairness")
 LARGE_ROWS = 64
 DIGITS = ROOT / "examples" / "digits" / "bundle"
 
@@ -76,6 +78,7 @@ def _phases(chosen: argparse.Namespace) -> list[tuple[str, Callable[[Subject], p
     """What is measured, in this order."""
     return [
         ("overhead", phases.overhead),
+        ("http2", _load_http2.measured),
         ("throughput", lambda subject: phases.throughput(subject, 1)),
         ("throughput", lambda subject: phases.throughput(subject, phases.BATCHED_ROWS)),
         ("adapting", lambda subject: phases.adapting(subject, chosen.sessions, chosen.recipe)),

@@ -54,12 +54,17 @@ class Sequence:
     resent: bool = False
 
 
+STATELESS = Sequence(session_id=None, start=False, end=False, learn=True, recipe=None)
+
+
 def sequence_of(parameters: Mapping[str, Scalar]) -> Sequence:
     """Read the request parameters. Unknown ones are ignored unless they look like ours.
 
     Raises:
         InvalidArgument: a parameter of ours is misspelt, of the wrong type, or makes no sense with the others.
     """
+    if not parameters:
+        return STATELESS
     for name in parameters:
         if name.startswith(("acclimate_", "sequence_")) and name not in OURS:
             close = get_close_matches(name, OURS, 1)

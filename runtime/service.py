@@ -213,7 +213,8 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
-        request = replace(request, id=request.id or f"{random.getrandbits(128):032x}")
+        if not request.id:
+            request = replace(request, id=f"{random.getrandbits(128):032x}")
         deadline, learn = request.deadline, sequence.learn
         terms = Terms(sequence.allowance, sequence.resent)
         with in_use(session):

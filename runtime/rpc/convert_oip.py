@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
@@ -50,23 +50,25 @@ def infer_request(message: oip.ModelInferRequest, now: float, remaining: float |
     Raises:
         InvalidArgument: a tensor, parameter or id is malformed; the message names field, value and fix.
     """
-    if len(message.id) > MAX_ID:
+    # Every field of a message that is read is an object that is made: the hot path reads each once.
+    name, inputs, outputs = message.id, tuple(message.inputs), tuple(message.outputs)
+    if len(name) > MAX_ID:
         raise InvalidArgument(
-            "REQUEST_ID_INVALID", f"id has {len(message.id)} characters; at most {MAX_ID} are accepted", field="id"
+            "REQUEST_ID_INVALID", f"id has {len(name)} characters; at most {MAX_ID} are accepted", field="id"
         )
-    _refuse_duplicates("inputs", message.inputs)
-    _refuse_duplicates("outputs", message.outputs)
-    for tensor in message.inputs:
+    _refuse_duplicates("inputs", inputs)
+    _refuse_duplicates("outputs", outputs)
+    for tensor in inputs:
         _refuse_parameters(tensor)
-    for output in message.outputs:
+    for output in outputs:
         _refuse_parameters(output)
     parameters = {key: scalar(key, value) for key, value in message.parameters.items()}
     return InferRequest(
         model=message.model_name,
         version=message.model_version,
-        id=message.id,
-        inputs=_inputs(message),
-        outputs=tuple(output.name for output in message.outputs),
+        id=name,
+        inputs=_arrays(inputs, message.raw_input_contents),
+        outputs=tuple(output.name for output in outputs) if outputs else (),
         parameters=parameters,
         deadline=_deadline(parameters, now, remaining),
     )
@@ -76,8 +78,9 @@ def infer_response(reply: InferReply, raw: bool) -> oip.ModelInferResponse:
     """The message for a reply: raw contents if `raw` or if an output has no typed ones, typed ones otherwise."""
     raw = raw or any(not tensors.has_typed_field(array) for array in reply.outputs.values())
     message = oip.ModelInferResponse(model_name=reply.model, model_version=reply.version, id=reply.id)
+    parameters = message.parameters
     for key, value in reply.parameters.items():
-        message.parameters[key].CopyFrom(parameter(value))
+        _set(parameters[key], value)
     for name, array in reply.outputs.items():
         output = message.outputs.add(name=name, datatype=tensors.datatype_of(array), shape=array.shape)
         if raw:
@@ -153,19 +156,28 @@ def scalar(key: str, value: oip.InferParameter) -> Scalar:
 
 def parameter(value: Scalar) -> oip.InferParameter:
     """The message for a value; integers above 2^63 - 1 travel unsigned."""
+    message = oip.InferParameter()
+    _set(message, value)
+    return message
+
+
+def _set(message: oip.InferParameter, value: Scalar) -> None:
     if isinstance(value, bool):
-        return oip.InferParameter(bool_param=value)
-    if isinstance(value, int):
-        return oip.InferParameter(uint64_param=value) if value >= 2**63 else oip.InferParameter(int64_param=value)
-    if isinstance(value, float):
-        return oip.InferParameter(double_param=value)
-    return oip.InferParameter(string_param=value)
+        message.bool_param = value
+    elif isinstance(value, float):
+        message.double_param = value
+    elif isinstance(value, str):
+        message.string_param = value
+    elif value >= 2**63:
+        message.uint64_param = value
+    else:
+        message.int64_param = value
 
 
-def _inputs(message: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
-    if not message.raw_input_contents:
-        return {t.name: tensors.from_typed(t.name, t.datatype, t.shape, t.contents) for t in message.inputs}
-    mixed = [tensor.name for tensor in message.inputs if tensor.HasField("contents")]
+def _arrays(inputs: Sequence[oip.ModelInferRequest.InferInputTensor], raw: Sequence[bytes]) -> dict[str, NDArray[Any]]:
+    if not raw:
+        return {t.name: tensors.from_typed(t.name, t.datatype, t.shape, t.contents) for t in inputs}
+    mixed = [tensor.name for tensor in inputs if tensor.HasField("contents")]
     if mixed:
         raise InvalidArgument(
             "CONTENTS_MIXED",
@@ -173,23 +185,22 @@ def _inputs(message: oip.ModelInferRequest) -> dict[str, NDArray[Any]]:
             field="raw_input_contents",
             tensor=mixed[0],
         )
-    if len(message.raw_input_contents) != len(message.inputs):
+    if len(raw) != len(inputs):
         raise InvalidArgument(
             "RAW_COUNT_MISMATCH",
-            f"raw_input_contents has {len(message.raw_input_contents)} blobs for {len(message.inputs)} "
-            "inputs; send one for each, in order",
+            f"raw_input_contents has {len(raw)} blobs for {len(inputs)} inputs; send one for each, in order",
             field="raw_input_contents",
-            expected=len(message.inputs),
-            given=len(message.raw_input_contents),
+            expected=len(inputs),
+            given=len(raw),
         )
-    return {
-        t.name: tensors.from_raw(t.name, t.datatype, t.shape, blob)
-        for t, blob in zip(message.inputs, message.raw_input_contents, strict=True)
-    }
+    named = ((tensor.name, tensor, blob) for tensor, blob in zip(inputs, raw, strict=True))
+    return {name: tensors.from_raw(name, tensor.datatype, tensor.shape, blob) for name, tensor, blob in named}
 
 
 def _deadline(parameters: Mapping[str, Scalar], now: float, remaining: float | None) -> float | None:
-    timeout = parameters.get("timeout", 0)
+    if "timeout" not in parameters:
+        return None if remaining is None else now + remaining
+    timeout = parameters["timeout"]
     if isinstance(timeout, bool) or not isinstance(timeout, int) or timeout < 0:
         raise InvalidArgument(
             "PARAMETER_INVALID",
@@ -201,7 +212,9 @@ def _deadline(parameters: Mapping[str, Scalar], now: float, remaining: float | N
     return now + min(limits) if limits else None
 
 
-def _refuse_duplicates(field: str, named: Iterable[Tensor]) -> None:
+def _refuse_duplicates(field: str, named: Sequence[Tensor]) -> None:
+    if len(named) < 2:
+        return
     seen: set[str] = set()
     for tensor in named:
         if tensor.name in seen:
@@ -215,8 +228,11 @@ def _refuse_duplicates(field: str, named: Iterable[Tensor]) -> None:
 
 
 def _refuse_parameters(tensor: Tensor) -> None:
+    parameters = tensor.parameters
+    if not parameters:
+        return
     for key in (SHARED_MEMORY, CLASSIFICATION):
-        if key in tensor.parameters:
+        if key in parameters:
             raise InvalidArgument(
                 "PARAMETER_UNSUPPORTED",
                 f"tensor {tensor.name[:64]!r} asks for {key!r}, which is not served here; "

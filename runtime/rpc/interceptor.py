@@ -31,6 +31,8 @@ Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 LOGGER = "acclimate.rpc"
 log = structlog.stdlib.get_logger(LOGGER)
+# Whose level says whether a line would be read.
+own = logging.getLogger(LOGGER)
 
 # What waits for the engine, and so has to be admitted.
 ADMITTED = frozenset({access.OIP + "ModelInfer"})
@@ -168,7 +170,7 @@ class Edge(grpc.aio.ServerInterceptor):
         code = ended.code.name
         self._stats.count(method, code)
         # Asked first, since preparing a line that nobody reads is a cost of every rpc.
-        if logging.getLogger(LOGGER).isEnabledFor(logging.DEBUG):
+        if own.isEnabledFor(logging.DEBUG):
             milliseconds = round((time.perf_counter() - began) * 1e3, 3)
             log.debug("rpc", rpc=method, code=code, reason=ended.reason, milliseconds=milliseconds)
 
@@ -198,7 +200,7 @@ def _decoded(handler: Handler, request: bytes, limits: MessageLimits) -> Any:
             "the request is not a message of this rpc: a text in it is not UTF-8, or your stubs are not those of this "
             "version; compile them again",
         ) from error
-    check(message, limits)
+    check(message, limits, len(request))
     return message
 
 

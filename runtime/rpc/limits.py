@@ -1,13 +1,14 @@
 """How much of everything one request may hold, checked over any message before a servicer sees it.
 
 Whatever rpc is added, its names, lists and maps are bounded, without a line of its own. Tensor contents are not
-walked: the size of the message bounds them.
+walked: the size of the message bounds them. Nor is a message so small that nothing in it can be too much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sized
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -37,7 +38,7 @@ TEXTS = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class MessageLimits:
     """At most: entries of a list and of a map, characters of a name, bytes of a parameter's text and of a text."""
 
@@ -47,14 +48,25 @@ class MessageLimits:
     max_parameter_bytes: int = 16_384
     max_text_bytes: int = 2**20
 
+    @cached_property
+    def harmless_bytes(self) -> int:
+        """What fits into so many bytes exceeds no limit: an entry of a list takes two at least, one of a map four."""
+        texts = min(self.max_name_length, self.max_parameter_bytes, self.max_text_bytes)
+        return min(texts, 2 * self.max_tensors, 4 * self.max_parameters)
 
-def check(message: Message, limits: MessageLimits) -> None:
-    """Refuse a message that holds too much of something.
+
+def check(message: Message, limits: MessageLimits, size: int | None = None) -> None:
+    """Refuse a message that holds too much of something; `size` is how many bytes it took, where that is known.
 
     Raises:
         InvalidArgument: names the field, what it holds and the limit.
     """
-    _walk(message, "", limits)
+    size = message.ByteSize() if size is None else size
+    if isinstance(message, inference_pb2.ModelInferRequest):
+        # What is in them counts for nothing here; that they are there, two bytes each, does.
+        size -= sum(map(len, message.raw_input_contents))
+    if size > limits.harmless_bytes:
+        _walk(message, "", limits)
 
 
 def _walk(message: Message, path: str, limits: MessageLimits) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ DATATYPES: dict[str, tuple[np.dtype[Any], str]] = {
     "BF16": (np.dtype([("bf16", "<u2")]), ""),
     "BYTES": (BYTES, "bytes_contents"),
 }
+NATIVE = {name: dtype.newbyteorder("=") for name, (dtype, _) in DATATYPES.items()}
 CONTENT_FIELDS = tuple(field.name for field in oip.InferTensorContents.DESCRIPTOR.fields)
 MAX_RANK = 16
 MAX_DIMENSION = 2**31 - 1
@@ -47,14 +49,19 @@ def datatype_of(array: NDArray[Any]) -> str:
     Raises:
         InvalidArgument: the dtype has none, for instance complex numbers or objects.
     """
-    wanted = array.dtype.newbyteorder("<") if array.dtype.itemsize > 1 else array.dtype
+    return _datatype(array.dtype)
+
+
+@lru_cache(maxsize=64)
+def _datatype(own: np.dtype[Any]) -> str:
+    wanted = own.newbyteorder("<") if own.itemsize > 1 else own
     for name, (dtype, _) in DATATYPES.items():
         if dtype == wanted:
             return name
     raise InvalidArgument(
         "DATATYPE_UNKNOWN",
-        f"an array of {array.dtype} has no Open Inference datatype; convert it to one of {list(DATATYPES)}",
-        datatype=array.dtype,
+        f"an array of {own} has no Open Inference datatype; convert it to one of {list(DATATYPES)}",
+        datatype=own,
     )
 
 
@@ -119,7 +126,7 @@ def from_raw(name: str, datatype: str, shape: Sequence[int], blob: bytes) -> NDA
             field="raw_input_contents",
             tensor=name,
         )
-    return np.frombuffer(blob, dtype).reshape(dimensions).astype(dtype.newbyteorder("="), copy=False)
+    return np.frombuffer(blob, dtype).reshape(dimensions).astype(NATIVE[datatype], copy=False)
 
 
 def from_typed(name: str, datatype: str, shape: Sequence[int], contents: oip.InferTensorContents) -> NDArray[Any]:

@@ -207,6 +207,11 @@ class Admission:
         return STALE * self._bearable if self.overloaded else None
 
     @property
+    def under_way(self) -> int:
+        """Requests that were taken and are not answered."""
+        return self._total
+
+    @property
     def expected_wait(self) -> float:
         """Seconds that a request taken now would wait."""
         return self._total * self._pace

@@ -1,7 +1,8 @@
 """Answering requests: a bounded queue, batches across sessions, one thread that computes.
 
 Everything but the engine call runs on the event loop's thread, so sessions need no locks. The next batch is on its way
-to the thread before the last one's answers are accounted for, so that the engine does not wait for the loop.
+to the thread before the last one's answers are accounted for, so that the engine does not wait for the loop. A request
+that is alone, and whose answer takes no longer than handing it over would, is answered on the spot.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from acclimate.runtime.scheduler.around import MARK
 from acclimate.runtime.scheduler.batches import Batch, Computed, answers_of, compute, put_together, reply, tell
 from acclimate.runtime.scheduler.fair import FairQueue
 from acclimate.runtime.scheduler.limits import PredictorLimits
+from acclimate.runtime.scheduler.shortness import Shortness, Solo
 from acclimate.runtime.scheduler.tickets import Answer, Ticket
-from acclimate.runtime.scheduler.worker import Worker
+from acclimate.runtime.scheduler.worker import Worker, at_once
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import Terms
@@ -63,7 +65,8 @@ class Predictor:
         self._serving: list[Ticket] = []
         self._worker = Worker("predict")
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._looking = self._closing = False
+        self._looking = self._closing = self._answering = False
+        self._short, self._solo = Shortness(), Solo()
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self._learning: set[asyncio.Task[None]] = set()
@@ -112,13 +115,15 @@ class Predictor:
         """
         self.admit(deadline)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._solo.came(company=bool(self._serving or self._queue or self._answering) or self.admission.under_way > 1)
         now, tenant = self._clock.monotonic(), current().tenant if session is None else session.tenant
         terms, mark = terms or Terms(), MARK.get()
         self._queue.add(
             Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms, priority, tenant, mark)
         )
         self.idle.clear()
-        if self._serving or self._looking or self._limits.max_delay or self._before_reply is not None:
+        waits = self._limits.max_delay or self._before_reply is not None
+        if waits or self._serving or self._looking or self._answering:
             self._look()
         else:
             # Nobody is there to wait for: what else comes in this turn of the loop is the next batch. Not in
@@ -219,9 +224,23 @@ class Predictor:
 
     def _dispatch(self, tickets: list[Ticket], began: float) -> None:
         batch = put_together(tickets, began)
-        self._worker.submit(
-            partial(compute, batch, self._clock), lambda computed, error: self._done(batch, computed, error)
-        )
+        job, done = partial(compute, batch, self._clock), partial(self._done, batch)
+        if self._loop is not None and self._alone(tickets):
+            # Whoever else comes in this turn of the loop is a batch, at its end.
+            self._answering = True
+            self._loop.call_soon(self._turned)
+            at_once(job, done)
+        else:
+            self._worker.submit(job, done)
+
+    def _alone(self, tickets: list[Ticket]) -> bool:
+        """Whether requests come one at a time and this answer is short; not in synchronous mode, see `submit`."""
+        if len(tickets) > 1 or not self._solo or self._answering or self._before_reply is not None:
+            return False
+        return self._short.expected(tickets[0].engine, tickets[0].rows)
+
+    def _turned(self) -> None:
+        self._answering = False
 
     def _done(self, batch: Batch, computed: Computed | None, error: BaseException | None) -> None:
         if self._loop is None:
@@ -260,7 +279,9 @@ class Predictor:
             return []
         try:
             answers = answers_of(batch, computed, self._clock.monotonic())
-            self.admission.computed(computed.ended - computed.started, len(answers))
+            took = computed.ended - computed.started
+            self.admission.computed(took, len(answers))
+            self._short.note(batch.tickets[0].engine, len(computed.logits), took)
             self._answered(list(zip(batch.tickets, answers, strict=True)))
         except Exception as failed:
             tell(batch, failed)

@@ -36,12 +36,19 @@ class Worker:
     def _work(self) -> None:
         while (given := self._jobs.get()) is not None:
             loop, job, done = given
-            result, failed = None, None
-            try:
-                result = job()
-            except Exception as error:
-                failed = error
             # Nobody waits any more if the loop was closed meanwhile.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(done, result, failed)
-            del given, job, done, result, failed
+                loop.call_soon_threadsafe(done, *_outcome(job))
+            del given, job, done
+
+
+def at_once(job: Job, done: Done) -> None:
+    """What a worker does, in the caller's own thread and before this returns."""
+    done(*_outcome(job))
+
+
+def _outcome(job: Job) -> tuple[Any, BaseException | None]:
+    try:
+        return job(), None
+    except Exception as error:
+        return None, error

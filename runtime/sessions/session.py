@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import TYPE_CHECKING
@@ -263,12 +263,16 @@ def set_budget(session: Session, chosen: Budget, now: float) -> None:
     session.cohort.bank.write([session.row], {name: np.array([value]) for name, value in fields.items()})
 
 
-@contextmanager
-def in_use(session: Session | None) -> Iterator[None]:
+def in_use(session: Session | None) -> AbstractContextManager[None]:
     """Keep a session, if there is one, in memory while something is awaited on its behalf."""
-    if session is None:
-        yield
-        return
+    return _NOBODYS if session is None else _pinned(session)
+
+
+_NOBODYS = nullcontext()
+
+
+@contextmanager
+def _pinned(session: Session) -> Iterator[None]:
     session.pins += 1
     try:
         yield

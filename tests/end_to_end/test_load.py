@@ -18,6 +18,8 @@ from benchmarks.load import main
 FIGURES = {
     "predict_overhead_p50_ms",
     "throughput_ratio",
+    "throughput_ratio_http2",
+    "daemon_cpu_us",
     "p99_ratio_adapting",
     "bytes_per_session_10k",
     "sessions_created_per_s",

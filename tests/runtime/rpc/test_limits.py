@@ -53,21 +53,50 @@ CASES = {
 def test_what_is_too_much_is_named_with_its_limit(case: str) -> None:
     message, expected = CASES[case]
     with pytest.raises(InvalidArgument, match=expected) as caught:
-        check(message, LIMITS)
+        check(message, LIMITS, message.ByteSize())
     assert caught.value.reason == "LIMIT_EXCEEDED"
     assert {"field", "given", "limit"} <= caught.value.metadata.keys()
 
 
 def test_what_is_just_enough_passes() -> None:
-    check(
+    for message in (
         infer(
             model_name="n" * 10,
             inputs=[{"contents": {"fp32_contents": [1.0] * 100, "bytes_contents": [b"x" * 100] * 9}}] * 3,
             parameters=parameters(a="x" * 5, b=""),
         ),
-        LIMITS,
-    )
-    check(pb.SendFeedbackRequest(name="n", labels=[{"request_id": "r"}] * 100), LIMITS)
+        pb.SendFeedbackRequest(name="n", labels=[{"request_id": "r"}] * 100),
+    ):
+        check(message, LIMITS, message.ByteSize())
+
+
+FEW = MessageLimits(max_tensors=8, max_parameters=4, max_name_length=15, max_parameter_bytes=15, max_text_bytes=15)
+
+
+@pytest.mark.parametrize("limits", [LIMITS, FEW, MessageLimits(1, 1, 1, 1, 1)])
+def test_what_is_too_small_to_be_walked_holds_nothing_that_is_too_much(limits: MessageLimits) -> None:
+    size = limits.harmless_bytes
+    keys = [chr(ord("a") + number) for number in range(size)]
+    densest = [
+        *(infer(parameters={key: {} for key in ["", *keys][:count]}) for count in range(size)),
+        *(infer(model_name="n" * count) for count in range(size)),
+        *(infer(inputs=[{}] * count) for count in range(size)),
+        *(infer(raw_input_contents=[b""] * count) for count in range(size)),
+        *(pb.CreateSessionRequest(recipe_parameters=dict.fromkeys(["", *keys][:count], 0.0)) for count in range(size)),
+    ]
+    harmless = [message for message in densest if message.ByteSize() <= size]
+    assert harmless
+    for message in harmless:
+        # Of no size that says anything, so that it is walked.
+        check(message, limits, size + 10_000)
+
+
+def test_contents_do_not_count_as_what_could_be_too_much_but_their_number_does() -> None:
+    one = infer(parameters=parameters(a="", b="", c=""), raw_input_contents=[b"x" * 1000])
+    many = infer(raw_input_contents=[b""] * 4)
+    for message, expected in ((one, "parameters has 3 entries"), (many, "raw_input_contents has 4 entries")):
+        with pytest.raises(InvalidArgument, match=expected):
+            check(message, LIMITS, message.ByteSize())
 
 
 @pytest.fixture(scope="module")
