@@ -20,8 +20,9 @@ from torch import Tensor
 from acclimate.adapters.language import Ids
 from acclimate.adapters.layout import Float
 from acclimate.runtime.engines.language import Emitted, Finish, Sampling
+from acclimate.runtime.engines.torch_lm.bank import Bank
 from acclimate.runtime.engines.torch_lm.cache import Cache
-from acclimate.runtime.engines.torch_lm.generating import Adapted, Additions, Given, additions, read
+from acclimate.runtime.engines.torch_lm.generating import Adapted, Given, read
 from acclimate.runtime.engines.torch_lm.llama import Base
 from acclimate.runtime.engines.torch_lm.lowrank import Plan
 from acclimate.runtime.engines.torch_lm.sampling import Chooser, chosen
@@ -30,10 +31,6 @@ from acclimate.runtime.errors import InvalidArgument, ResourceExhausted
 
 STRETCH = 256
 """Tokens of a prompt that are read at once; and of all prompts in one step, as long as one stretch is read."""
-
-SHORT = 64
-"""Tokens up to which a stretch is read with the products of a few rows, and may share its pass with others. Measured on
-a Zen 5 core: more than these make up for taking the matrices out of their precision."""
 
 
 @dataclass(eq=False)
@@ -77,14 +74,14 @@ class TorchDecoder:
     def __init__(self, model: Model, slots: int) -> None:
         self._model = model
         self._device = model.base.embedding.device
-        self._order = model.plan.order.to(self._device)
-        # Rows of theta in the plan's order; running texts first, then those whose prompts are read.
-        self._bank = torch.zeros(slots, model.plan.layout.size, device=self._device)
+        # Running texts first, then those whose prompts are read.
+        self._bank = Bank(model.base, model.plan, slots)
+        # Stretches up to this are read with the products of a few rows, and may share their pass with others.
+        self._short = model.base.layers[0].groups[0].short
         self._cache = Cache(model.base, slots, model.context)
         self._running: list[_Text] = []
         self._waiting: list[_Text] = []
         self._slots = list(range(slots - 1, -1, -1))
-        self._additions: dict[tuple[int, int], Additions] = {}
         # Where every B is zero, theta changes nothing.
         self._changing = model.plan.layout.columns("lora.B")
 
@@ -101,7 +98,7 @@ class TorchDecoder:
         row = len(self._running) + len(self._waiting)
         slot = self._slots.pop()
         with torch.inference_mode():
-            self._bank[row] = torch.from_numpy(np.array(theta, np.float32)).to(self._device)[self._order]
+            self._bank.put(row, theta)
         chooser, unrolling = Chooser(sampling), Unrolling(self._model.tokenizer, sampling.stop)
         adapted = bool(theta[self._changing].any())
         self._waiting.append(_Text(slot, np.array(prompt, np.int64), adapted, chooser, unrolling, sampling.max_tokens))
@@ -124,9 +121,9 @@ class TorchDecoder:
         texts = list(self._running)
         at = [text.length - 1 for text in texts]
         self._cache.reserve(max(at) + 1)
-        everyone = Adapted(0, len(texts), len(texts), self._added(0, len(texts)))
+        everyone = Adapted(0, len(texts), len(texts), self._bank.added(0, len(texts)))
         adapted = (everyone,) if any(text.adapted for text in texts) else ()
-        given = Given(self._ids([text.said[-1] for text in texts]), self._ids(at), adapted, self._model.plan.scale)
+        given = Given(self._ids([text.said[-1] for text in texts]), self._ids(at), adapted, self._bank.wide)
         return self._say(texts, read(self._model.base, given, self._cache.one_each(at)))
 
     def _read_prompts(self) -> list[Emitted]:
@@ -152,11 +149,11 @@ class TorchDecoder:
         """Whose prompts are read in the next pass: a long stretch, or short ones that end their prompts."""
         texts: list[_Text] = []
         for text in self._waiting:
-            if texts and (text.piece > SHORT or room <= 0):
+            if texts and (text.piece > self._short or room <= 0):
                 break
             texts.append(text)
             room -= text.piece
-            if text.piece > SHORT or text.read + text.piece < len(text.prompt):
+            if text.piece > self._short or text.read + text.piece < len(text.prompt):
                 break
         return texts
 
@@ -164,19 +161,13 @@ class TorchDecoder:
         """Read pieces `(row, start, length)` of prompts, which end at these entries."""
         self._cache.reserve(max(start + length for _, start, length in pieces))
         adapted = tuple(
-            Adapted(end - length, end, 1, self._added(row, row + 1))
+            Adapted(end - length, end, 1, self._bank.added(row, row + 1))
             for text, (row, _, length), end in zip(texts, pieces, ends, strict=True)
             if text.adapted
         )
-        ids = [text.prompt[text.read : text.read + text.piece] for text in texts]
-        at = [np.arange(start, start + length) for _, start, length in pieces]
-        given = Given(
-            self._ids(np.concatenate(ids)),
-            self._ids(np.concatenate(at)),
-            adapted,
-            self._model.plan.scale,
-            long=pieces[0][2] > SHORT,
-        )
+        ids = np.concatenate([text.prompt[text.read : text.read + text.piece] for text in texts])
+        at = np.concatenate([np.arange(start, start + length) for _, start, length in pieces])
+        given = Given(self._ids(ids), self._ids(at), adapted, self._bank.wide, long=pieces[0][2] > self._short)
         return read(self._model.base, given, self._cache.stretches(pieces))
 
     def _ids(self, numbers: list[int] | Ids) -> Tensor:
@@ -204,14 +195,6 @@ class TorchDecoder:
             self._leave(text)
         return Emitted(text.slot, token, added, logprob, entropy, finish)
 
-    def _added(self, first: int, end: int) -> Additions:
-        """What is added for these rows, as views that stay true when rows move."""
-        if (first, end) not in self._additions:
-            plan = self._model.plan
-            updates = plan.updates(plan.leaves(self._bank[first:end]))
-            self._additions[first, end] = additions(updates, self._model.base.shape)
-        return self._additions[first, end]
-
     def _leave(self, text: _Text) -> None:
         """Close the gap that a text leaves: the last running text takes its row, the last that waits the next one."""
         self._slots.append(text.slot)
@@ -232,7 +215,7 @@ class TorchDecoder:
             self._cache.shrink()
 
     def _move(self, source: int, target: int, text: _Text) -> None:
-        self._bank[target] = self._bank[source]
+        self._bank.move(source, target)
         self._cache.move(source, target, text.length if text.said else text.read)
 
 

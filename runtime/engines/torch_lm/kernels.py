@@ -11,7 +11,7 @@ import copy
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -56,15 +56,18 @@ class Nf4Rows:
 
             product: Tensor = gemv_4bit(x, self.packed, state=self.state)
             return product
-        x = x.contiguous()
-        rows, inputs = x.shape
-        outs = self.state.shape[0]
-        out = torch.empty(rows, outs, dtype=torch.bfloat16)
-        whole = ctypes.c_int64
-        pointers = (ctypes.c_void_p(part.data_ptr()) for part in (x, self.packed, self.state.absmax, out))
-        sizes = (whole(size) for size in (self.state.blocksize, inputs, outs))
-        call(whole(rows), whole(outs), whole(inputs), *pointers, *sizes)
+        x, rows, (outs, packed, scales, sizes) = x.contiguous(), ctypes.c_int64(len(x)), self._fixed
+        out = torch.empty(len(x), outs.value, dtype=torch.bfloat16)
+        read, written = (ctypes.c_void_p(part.data_ptr()) for part in (x, out))
+        call(rows, outs, sizes[1], read, packed, scales, written, *sizes)
         return out
+
+    @cached_property
+    def _fixed(self) -> tuple[ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, list[ctypes.c_int64]]:
+        """Arguments that do not change: the last ones are the block, and the strides of what is read and written."""
+        outs, inputs = self.state.shape
+        pointers = (ctypes.c_void_p(part.data_ptr()) for part in (self.packed, self.state.absmax))
+        return ctypes.c_int64(outs), *pointers, [ctypes.c_int64(size) for size in (self.state.blocksize, inputs, outs)]
 
 
 @cache
@@ -147,7 +150,7 @@ def _bytes_work() -> bool:
         matrix = torch.linspace(-1, 1, 16 * 64).reshape(16, 64)
         matrix[0], matrix[1] = 127.0, -127.0
         x = torch.stack([torch.full((64,), 1.0), torch.linspace(-1, 1, 64)])
-        made = Bytes._of(matrix)  # noqa: SLF001 - without asking whether it works
+        made = Bytes._of(matrix)
         rounded = (matrix / made.scale[:, None]).round() * made.scale[:, None]
         return bool(((made.times(x) - x @ rounded.T).abs() < 1e-3 * (x.abs() @ rounded.abs().T)).all())
     except (AttributeError, RuntimeError, TypeError):
