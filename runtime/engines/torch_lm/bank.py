@@ -69,4 +69,5 @@ class Bank:
 
 
 def _transposed(rows: Tensor, piece: Piece) -> Tensor:
-    return rows[:, piece.start : piece.end].unflatten(1, (piece.shape[1], piece.shape[0]))
+    out, rank = piece.shape
+    return rows[:, piece.start : piece.end].view(len(rows), rank, out)

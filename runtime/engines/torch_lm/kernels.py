@@ -66,8 +66,9 @@ class Nf4Rows:
     def _fixed(self) -> tuple[ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, list[ctypes.c_int64]]:
         """Arguments that do not change: the last ones are the block, and the strides of what is read and written."""
         outs, inputs = self.state.shape
-        pointers = (ctypes.c_void_p(part.data_ptr()) for part in (self.packed, self.state.absmax))
-        return ctypes.c_int64(outs), *pointers, [ctypes.c_int64(size) for size in (self.state.blocksize, inputs, outs)]
+        packed, scales = (ctypes.c_void_p(part.data_ptr()) for part in (self.packed, self.state.absmax))
+        sizes = [ctypes.c_int64(size) for size in (self.state.blocksize, inputs, outs)]
+        return ctypes.c_int64(outs), packed, scales, sizes
 
 
 @cache
@@ -93,7 +94,7 @@ def _nf4_works() -> bool:
     from bitsandbytes.functional import dequantize_4bit, has_avx512bf16, quantize_4bit
 
     try:
-        if not has_avx512bf16():
+        if not has_avx512bf16():  # type: ignore[no-untyped-call]
             return False
         matrix = torch.linspace(-3, 3, 64 * 128).reshape(64, 128).sin().to(torch.bfloat16)
         packed, state = quantize_4bit(matrix, blocksize=64, quant_type="nf4")
