@@ -66,10 +66,10 @@ def our_texts(engine: TorchLanguageEngine, thetas: np.ndarray, prompts: list[Ids
     return said
 
 
-def our_pace(engine: TorchLanguageEngine, prompt: Ids, tokens: int, clock: Clock) -> float:
+def our_pace(engine: TorchLanguageEngine, theta: np.ndarray, prompt: Ids, tokens: int, clock: Clock) -> float:
     """Tokens a second of one text, from its first token on."""
     decoder = engine.decoder(1)
-    decoder.admit(prompt, engine.source.theta, Sampling(tokens))
+    decoder.admit(prompt, theta, Sampling(tokens))
     decoder.step()
     start, said = clock(), 0
     while not decoder.free:

@@ -183,10 +183,13 @@ def _against_llama(chosen: Namespace, rows: list[Mapping[str, Value]]) -> dict[s
         rows.append(_row("one text", "llama.cpp", 0.0, f"not measured: {why}"))
         return {}
     engine, other = _engine(chosen, "int4"), LlamaCpp(file, chosen.threads)
-    prompt = _texts(engine, 16)[0]
+    texts, learnt = _texts(engine, 16), Rows.of(engine.source.theta, SESSIONS)
+    # A session that has learnt: updates that change nothing are not computed.
+    our_step(engine, learnt, texts, slice(0, SESSIONS))
+    theta, prompt = learnt.theta[0], texts[0]
     turns: dict[str, list[float]] = {"int4": [], "llama.cpp": []}
     for _ in range(chosen.rounds + 1):
-        turns["int4"].append(our_pace(engine, prompt, 2 * chosen.new, _clock(chosen)))
+        turns["int4"].append(our_pace(engine, theta, prompt, 2 * chosen.new, _clock(chosen)))
         turns["llama.cpp"].append(other.pace(prompt, 2 * chosen.new, _clock(chosen)))
     best = max if chosen.threads == 1 else median
     paces = {who: best(rates[1:]) for who, rates in turns.items()}

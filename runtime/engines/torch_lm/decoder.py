@@ -1,8 +1,9 @@
 """Texts generated together, each with parameters of its own, coming and going at any time.
 
 Every step gives each running text one token in one pass of the model, and reads the prompts of those that wait in
-stretches of a fixed length, one text at a time. So what a text says does not depend on its company: products take
-their rows one by one (`weights`), attention looks at blocks of fixed length, and random numbers are the text's own.
+stretches of a fixed length, long ones by themselves and short ones together. So what a text says does not depend on its
+company: how a stretch is read depends on its length alone, products of short ones take their rows one by one
+(`weights`), attention looks at blocks of fixed length, and random numbers are the text's own.
 
 Running texts lie in the first rows of the cache, without gaps; slots are names for them that do not change.
 """
@@ -10,6 +11,7 @@ Running texts lie in the first rows of the cache, without gaps; slots are names 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -18,29 +20,26 @@ from torch import Tensor
 from acclimate.adapters.language import Ids
 from acclimate.adapters.layout import Float
 from acclimate.runtime.engines.language import Emitted, Finish, Sampling
+from acclimate.runtime.engines.torch_lm.bank import Bank
 from acclimate.runtime.engines.torch_lm.cache import Cache
-from acclimate.runtime.engines.torch_lm.llama import Base, Feed, hidden
-from acclimate.runtime.engines.torch_lm.lowrank import Plan, Updates
-from acclimate.runtime.engines.torch_lm.packing import Lines
-from acclimate.runtime.engines.torch_lm.sampling import Chooser
-from acclimate.runtime.engines.torch_lm.scoring import sharpen
+from acclimate.runtime.engines.torch_lm.generating import Adapted, Given, read
+from acclimate.runtime.engines.torch_lm.llama import Base
+from acclimate.runtime.engines.torch_lm.lowrank import Plan
+from acclimate.runtime.engines.torch_lm.sampling import Chooser, chosen
 from acclimate.runtime.engines.torch_lm.text import HfTokenizer, Unrolling
-from acclimate.runtime.engines.torch_lm.weights import product
 from acclimate.runtime.errors import InvalidArgument, ResourceExhausted
 
 STRETCH = 256
 """Tokens of a prompt that are read at once; and of all prompts in one step, as long as one stretch is read."""
 
-LIKELY = 32
-"""Tokens whose logits are computed in float32 besides, so that near ties are told apart."""
-
 
 @dataclass(eq=False)
 class _Text:
-    """A text: how far its prompt is read, and what it has said."""
+    """A text: how far its prompt is read, and what it has said; `adapted`: its theta changes something."""
 
     slot: int
     prompt: Ids
+    adapted: bool
     chooser: Chooser
     unrolling: Unrolling
     max_tokens: int
@@ -51,6 +50,11 @@ class _Text:
     def length(self) -> int:
         """Tokens in all."""
         return len(self.prompt) + len(self.said)
+
+    @property
+    def piece(self) -> int:
+        """Tokens of the prompt that are read next."""
+        return min(len(self.prompt) - self.read, STRETCH)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +74,16 @@ class TorchDecoder:
     def __init__(self, model: Model, slots: int) -> None:
         self._model = model
         self._device = model.base.embedding.device
-        self._order = model.plan.order.to(self._device)
-        # Rows of theta in the plan's order; running texts first, then those whose prompts are read.
-        self._bank = torch.zeros(slots, model.plan.layout.size, device=self._device)
+        # Running texts first, then those whose prompts are read.
+        self._bank = Bank(model.base, model.plan, slots)
+        # Stretches up to this are read with the products of a few rows, and may share their pass with others.
+        self._short = model.base.layers[0].groups[0].short
         self._cache = Cache(model.base, slots, model.context)
         self._running: list[_Text] = []
         self._waiting: list[_Text] = []
         self._slots = list(range(slots - 1, -1, -1))
-        self._updates: dict[int, Updates] = {}
+        # Where every B is zero, theta changes nothing.
+        self._changing = model.plan.layout.columns("lora.B")
 
     @property
     def free(self) -> int:
@@ -92,9 +98,10 @@ class TorchDecoder:
         row = len(self._running) + len(self._waiting)
         slot = self._slots.pop()
         with torch.inference_mode():
-            self._bank[row] = torch.from_numpy(np.array(theta, np.float32)).to(self._device)[self._order]
+            self._bank.put(row, theta)
         chooser, unrolling = Chooser(sampling), Unrolling(self._model.tokenizer, sampling.stop)
-        self._waiting.append(_Text(slot, np.array(prompt, np.int64), chooser, unrolling, sampling.max_tokens))
+        adapted = bool(theta[self._changing].any())
+        self._waiting.append(_Text(slot, np.array(prompt, np.int64), adapted, chooser, unrolling, sampling.max_tokens))
         return slot
 
     def step(self) -> list[Emitted]:
@@ -112,50 +119,65 @@ class TorchDecoder:
 
     def _extend(self) -> list[Emitted]:
         texts = list(self._running)
-        ids = torch.tensor([text.said[-1] for text in texts], device=self._device)
-        at = torch.tensor([text.length - 1 for text in texts], device=self._device)
-        longest = max(text.length for text in texts)
-        self._cache.reserve(longest)
-        lines = Lines(len(texts), 1, None, None)
-        feed = Feed(ids, at, lines, self._first(len(texts)), self._model.plan.scale, generating=True)
-        read = hidden(self._model.base, feed, self._cache.one_each(at, longest))
-        return self._say(texts, read)
+        at = [text.length - 1 for text in texts]
+        self._cache.reserve(max(at) + 1)
+        everyone = Adapted(0, len(texts), len(texts), self._bank.added(0, len(texts)))
+        adapted = (everyone,) if any(text.adapted for text in texts) else ()
+        given = Given(self._ids([text.said[-1] for text in texts]), self._ids(at), adapted, self._bank.wide)
+        return self._say(texts, read(self._model.base, given, self._cache.one_each(at)))
 
     def _read_prompts(self) -> list[Emitted]:
         emitted: list[Emitted] = []
         left = STRETCH
         while self._waiting and left > 0:
-            text = self._waiting[0]
-            row = len(self._running)
-            piece = text.prompt[text.read : text.read + STRETCH]
-            self._cache.reserve(text.read + len(piece))
-            at = torch.arange(text.read, text.read + len(piece), device=self._device)
-            ids = torch.from_numpy(piece).to(self._device)
-            updates = self._model.plan.updates(self._model.plan.leaves(self._bank[row : row + 1]))
-            feed = Feed(ids, at, Lines(1, len(piece), None, None), updates, self._model.plan.scale, generating=True)
-            read = hidden(self._model.base, feed, self._cache.stretch(row, text.read, len(piece)))
-            text.read += len(piece)
-            left -= len(piece)
-            if text.read == len(text.prompt):
-                self._waiting.pop(0)
-                self._running.append(text)
-                emitted += self._say([text], read[-1:])
+            texts = self._next(left)
+            pieces = [(len(self._running) + number, text.read, text.piece) for number, text in enumerate(texts)]
+            ends = list(accumulate(length for _, _, length in pieces))
+            found = self._read(texts, pieces, ends)
+            left -= ends[-1]
+            for text in texts:
+                text.read += text.piece
+            # Only the last one may have more to be read.
+            whole = [text for text in texts if not text.piece]
+            del self._waiting[: len(whole)]
+            self._running += whole
+            if whole:
+                emitted += self._say(whole, found[[end - 1 for end in ends[: len(whole)]]])
         return emitted
 
-    def _say(self, texts: list[_Text], read: Tensor) -> list[Emitted]:
+    def _next(self, room: int) -> list[_Text]:
+        """Whose prompts are read in the next pass: a long stretch, or short ones that end their prompts."""
+        texts: list[_Text] = []
+        for text in self._waiting:
+            if texts and (text.piece > self._short or room <= 0):
+                break
+            texts.append(text)
+            room -= text.piece
+            if text.piece > self._short or text.read + text.piece < len(text.prompt):
+                break
+        return texts
+
+    def _read(self, texts: list[_Text], pieces: list[tuple[int, int, int]], ends: list[int]) -> Tensor:
+        """Read pieces `(row, start, length)` of prompts, which end at these entries."""
+        self._cache.reserve(max(start + length for _, start, length in pieces))
+        adapted = tuple(
+            Adapted(end - length, end, 1, self._bank.added(row, row + 1))
+            for text, (row, _, length), end in zip(texts, pieces, ends, strict=True)
+            if text.adapted
+        )
+        ids = np.concatenate([text.prompt[text.read : text.read + text.piece] for text in texts])
+        at = np.concatenate([np.arange(start, start + length) for _, start, length in pieces])
+        given = Given(self._ids(ids), self._ids(at), adapted, self._bank.wide, long=pieces[0][2] > self._short)
+        return read(self._model.base, given, self._cache.stretches(pieces))
+
+    def _ids(self, numbers: list[int] | Ids) -> Tensor:
+        return torch.tensor(numbers, device=self._device)
+
+    def _say(self, texts: list[_Text], hidden: Tensor) -> list[Emitted]:
         """Draw a token for each text from what the head reads `[n, width]`."""
-        base = self._model.base
-        logits = product(read.to(base.working), base.head, generating=True).float()
-        sharpen(logits, read, base.head.dense(), logits.topk(min(LIKELY, logits.shape[1])).indices)
-        logs = torch.log_softmax(logits, -1)
-        entropies = -torch.linalg.vecdot(logs.exp(), logs)
-        tokens = logits.argmax(-1).tolist()
-        for row, text in enumerate(texts):
-            if not text.chooser.greedy:
-                tokens[row] = text.chooser.draw(logits[row])
-        picked = logs.gather(1, torch.tensor(tokens, device=logs.device)[:, None])[:, 0].tolist()
-        figures = zip(texts, tokens, picked, entropies.tolist(), strict=True)
-        return [self._emit(text, token, logprob, entropy) for text, token, logprob, entropy in figures]
+        head = self._model.base.head
+        found = chosen(head.few(hidden), hidden, head.dense(), [text.chooser for text in texts])
+        return [self._emit(text, *figures) for text, figures in zip(texts, found, strict=True)]
 
     def _emit(self, text: _Text, token: int, logprob: float, entropy: float) -> Emitted:
         text.said.append(token)
@@ -172,12 +194,6 @@ class TorchDecoder:
         if finish:
             self._leave(text)
         return Emitted(text.slot, token, added, logprob, entropy, finish)
-
-    def _first(self, count: int) -> Updates:
-        """The updates of the first rows, as views that stay true when rows move."""
-        if count not in self._updates:
-            self._updates[count] = self._model.plan.updates(self._model.plan.leaves(self._bank[:count]))
-        return self._updates[count]
 
     def _leave(self, text: _Text) -> None:
         """Close the gap that a text leaves: the last running text takes its row, the last that waits the next one."""
@@ -199,7 +215,7 @@ class TorchDecoder:
             self._cache.shrink()
 
     def _move(self, source: int, target: int, text: _Text) -> None:
-        self._bank[target] = self._bank[source]
+        self._bank.move(source, target)
         self._cache.move(source, target, text.length if text.said else text.read)
 
 

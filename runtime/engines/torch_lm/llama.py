@@ -88,8 +88,8 @@ class Base:
     def bytes(self) -> int:
         """Memory of its matrices."""
         held = sum(weight.bytes for layer in self.layers for weight in layer.groups)
-        tied = getattr(self.head, "matrix", None) is self.embedding
-        return held + self.embedding.nbytes + (0 if tied else self.head.bytes)
+        tied = self.head.dense() is self.embedding
+        return held + self.head.bytes + (0 if tied else self.embedding.nbytes)
 
 
 class Attention(Protocol):
@@ -101,17 +101,13 @@ class Attention(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any.
-
-    Generating takes the products that are fastest for a few rows, and has no gradients.
-    """
+    """What is read: `ids [N]`, `positions [N]`, the lines of the sessions, and each session's updates, if any."""
 
     ids: Tensor
     positions: Tensor
     sessions: Lines
     updates: Updates | None
     scale: float
-    generating: bool = False
 
 
 def hidden(base: Base, feed: Feed, attend: Attention) -> Tensor:
@@ -144,7 +140,7 @@ def _turn(heads: Tensor, turns: Tensor) -> Tensor:
 
 def _product(base: Base, feed: Feed, x: Tensor, layer: int, group: int) -> Tensor:
     """A product of the base with what each session adds to it."""
-    out = product(x.to(base.working), base.layers[layer].groups[group], generating=feed.generating)
+    out = product(x.to(base.working), base.layers[layer].groups[group])
     update = None if feed.updates is None else feed.updates[layer][group]
     if update is None:
         return out

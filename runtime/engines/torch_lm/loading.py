@@ -17,11 +17,13 @@ from acclimate.runtime.engines.language import LanguageModelError
 from acclimate.runtime.engines.torch_lm.llama import Base, Layer, Shape, configured
 from acclimate.runtime.engines.torch_lm.lowrank import GROUPS
 from acclimate.runtime.engines.torch_lm.options import PROJECTIONS, Precision
-from acclimate.runtime.engines.torch_lm.weights import INT4_GROUP, MAKERS, Dense
+from acclimate.runtime.engines.torch_lm.weights import INT4_GROUP, MAKERS, Vocabulary
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2"})
 """Values of `model_type` whose forward pass is `llama.hidden`."""
 DEFAULT_CONTEXT = 2048
+ROUNDED = frozenset({"nf4", "int8", "int4"})
+"""Precisions in which generation has the head in eight bits."""
 
 Read = Callable[[str], Tensor]
 
@@ -124,7 +126,7 @@ def _base(read: Read, shape: Shape, config: Any, precision: Precision, context: 
     return Base(
         shape=shape,
         embedding=embedding,
-        head=Dense(head),
+        head=Vocabulary(head, rounded=precision in ROUNDED),
         layers=tuple(_layers(read, shape, precision, device)),
         norm=read("model.norm.weight").to(device, torch.float32),
         turns=_turns(config, context).to(device),

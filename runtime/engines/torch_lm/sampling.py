@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from acclimate.runtime.engines.language import Sampling
+from acclimate.runtime.engines.torch_lm.scoring import sharpen
+
+LIKELY = 32
+"""Tokens whose logits are computed in float32 besides, so that near ties are told apart."""
+CHUNK = 64
+"""Tokens of which only the likeliest is looked at when the likely ones are sought."""
 
 
 class Chooser:
@@ -34,3 +42,42 @@ class Chooser:
             return int(ids[min(place, kept - 1)])
         sums = shares.cumsum(0)
         return min(int(torch.searchsorted(sums, number * float(sums[-1]), right=True)), len(sums) - 1)
+
+
+def likely(logits: Tensor) -> Tensor:
+    """Ids `[n, k]` of the largest of `logits [n, V]`, in the chunks whose largest are the largest."""
+    count, words = logits.shape
+    if words % CHUNK or words // CHUNK < LIKELY:
+        return logits.topk(min(LIKELY, words)).indices
+    chunks = logits.view(count, -1, CHUNK)
+    among = chunks.amax(2).topk(LIKELY).indices
+    some = chunks.gather(1, among[:, :, None].expand(-1, -1, CHUNK)).flatten(1)
+    places = some.topk(LIKELY).indices
+    return among.gather(1, places // CHUNK) * CHUNK + places % CHUNK
+
+
+def chosen(
+    logits: Tensor, hidden: Tensor, matrix: Tensor, choosers: Sequence[Chooser]
+) -> list[tuple[int, float, float]]:
+    """For each text its next token, the token's log-probability, and the entropy of what it was chosen from, in nats.
+
+    Args:
+        logits: `[n, V]` float32, of generation's head; those that matter are put right in place.
+        hidden: `[n, width]` float32, what the head read.
+        matrix: the head `[V, width]`.
+        choosers: the texts'.
+    """
+    ids = likely(logits)
+    sharpen(logits, hidden, matrix, ids)
+    best = logits.gather(1, ids).max(1)
+    likeliest = ids.gather(1, best.indices[:, None])
+    tokens = likeliest[:, 0].tolist()
+    for row, chooser in enumerate(choosers):
+        if not chooser.greedy:
+            tokens[row] = chooser.draw(logits[row])
+    shares = logits.softmax(1)
+    # The largest share is never rounded to nothing: the logarithm of the sum follows from it.
+    whole = best.values - shares.gather(1, likeliest)[:, 0].log()
+    logprobs = logits.gather(1, torch.tensor(tokens, device=logits.device)[:, None])[:, 0] - whole
+    entropies = whole - torch.linalg.vecdot(shares, logits)
+    return list(zip(tokens, logprobs.tolist(), entropies.tolist(), strict=True))

@@ -55,7 +55,7 @@ def sharpen(logits: Tensor, hidden: Tensor, matrix: Tensor, ids: Tensor) -> None
         ids: for each line the tokens that matter.
     """
     if matrix.dtype != torch.float32:
-        exact = torch.bmm(matrix[ids].float(), hidden.float()[..., None])[..., 0]
+        exact = torch.linalg.vecdot(matrix[ids].float(), hidden.float()[:, None])
         logits.scatter_(1, ids, exact)
 
 

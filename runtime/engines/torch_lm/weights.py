@@ -1,9 +1,10 @@
 """Matrices of the frozen base `[out, in]`, in the precision it is held in.
 
 Each is a value without gradients of its own, shared by every session. `few(x)` multiplies a handful of rows, as
-generation does, in the form that reads least memory; `dense()` is the matrix in the working precision, for the
-products of learning, where taking it out of its 4 or 8 bits costs a few percent of the product itself. Measured on
-two Zen 5 cores, 576 x 3072: 0.1 ms to take NF4 apart, 8 ms for the product with 1024 rows.
+generation does, in the form that reads least memory, and on a processor gives each row the same numbers in any company;
+`dense()` is the matrix in the working precision, for the products of learning, where taking it out of its 4 or 8 bits
+costs a few percent of the product itself. Measured on two Zen 5 cores, 576 x 3072: 0.1 ms to take NF4 apart, 8 ms for
+the product with 1024 rows.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - as everybody calls it
 from torch import Tensor
 
-FEW = 16
-"""Rows up to which the products of packed weights are faster than those of the dense matrix."""
+from acclimate.runtime.engines.torch_lm.kernels import Bytes, Nf4Rows
+
 NF4_BLOCK = 64
 INT4_GROUP = 32
 
 
 class Weight(Protocol):
-    """A matrix `[out, in]` of the base."""
+    """A matrix `[out, in]` of the base; `short`: rows up to which `few` beats the dense product, on a Zen 5 core."""
+
+    short: ClassVar[int]
 
     @property
     def bytes(self) -> int:
@@ -41,6 +44,7 @@ class Weight(Protocol):
 class Dense:
     """As it is: bfloat16 or float32."""
 
+    short: ClassVar[int] = 64
     matrix: Tensor
 
     @property
@@ -53,17 +57,46 @@ class Dense:
         return self.matrix
 
     def few(self, x: Tensor) -> Tensor:
-        """In float32 rows are filled up to a multiple of four: that is how a row's sum is the same in any company."""
-        short = -len(x) % 4
-        if self.matrix.dtype != torch.float32 or not short or x.is_cuda:
-            return F.linear(x, self.matrix)
-        return F.linear(F.pad(x, (0, 0, 0, short)), self.matrix)[: len(x)]
+        """See `alike`."""
+        return alike(x, self.matrix)
+
+
+def alike(x: Tensor, matrix: Tensor) -> Tensor:
+    """A product whose rows have the same sums in any company, on a processor.
+
+    Float32 takes rows by four, and bfloat16 has another kernel for a single one: rows are filled up to that.
+    """
+    short = 0 if x.is_cuda else -len(x) % 4 if matrix.dtype == torch.float32 else max(2 - len(x), 0)
+    return F.linear(F.pad(x, (0, 0, 0, short)), matrix)[: len(x)] if short else F.linear(x, matrix)
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary(Dense):
+    """The head. Where `rounded`, generation has it in eight bits besides, if the processor multiplies those."""
+
+    rounded: bool
+
+    @property
+    def bytes(self) -> int:
+        """Memory it occupies, in both of its forms."""
+        return self.matrix.nbytes + (0 if self._in_bytes is None else self._in_bytes.bytes)
+
+    def few(self, x: Tensor) -> Tensor:
+        """Logits `[n, V]`, float32, after what the head reads `[n, width]`, float32."""
+        if self._in_bytes is None:
+            return super().few(x.to(self.matrix.dtype)).float()
+        return self._in_bytes.times(x)
+
+    @cached_property
+    def _in_bytes(self) -> Bytes | None:
+        return Bytes.of(self.matrix) if self.rounded else None
 
 
 @dataclass(frozen=True, eq=False)
 class Nf4:
     """4-bit NormalFloat in blocks of 64 (Dettmers et al. 2023, arXiv 2305.14314), as bitsandbytes packs it."""
 
+    short: ClassVar[int] = 64
     packed: Tensor
     state: Any
 
@@ -77,8 +110,9 @@ class Nf4:
 
     @property
     def bytes(self) -> int:
-        """Memory it occupies."""
-        return int(self.packed.nbytes + self.state.absmax.nbytes)
+        """Memory it occupies, in both of its orders."""
+        again = 0 if self._in_rows is None else self._in_rows.bytes
+        return int(self.packed.nbytes + self.state.absmax.nbytes) + again
 
     def dense(self) -> Tensor:
         """Taken apart into bfloat16."""
@@ -88,13 +122,20 @@ class Nf4:
         return matrix
 
     def few(self, x: Tensor) -> Tensor:
-        """One row has a kernel of its own on CUDA."""
+        """Straight from the four bits on processors with AVX512-BF16, and of one row on CUDA."""
+        if self._in_rows is not None:
+            return self._in_rows.times(x)
         if x.is_cuda and len(x) == 1:
             from bitsandbytes.functional import gemv_4bit
 
             product: Tensor = gemv_4bit(x, self.packed.t(), state=self.state)
             return product
-        return F.linear(x, self.dense())
+        return alike(x, self.dense())
+
+    @cached_property
+    def _in_rows(self) -> Nf4Rows | None:
+        """The order that the processor's kernel reads."""
+        return Nf4Rows.of(self.packed, self.state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +145,7 @@ class Int8:
     Activations stay bfloat16, so that nothing depends on what else is in the batch.
     """
 
+    short: ClassVar[int] = 24
     numbers: Tensor
     scale: Tensor
 
@@ -137,6 +179,7 @@ class Int8:
 class Int4:
     """Four bits, a scale and a lowest number for each 32 along a row: the numbers of a GGUF file in Q4_1."""
 
+    short: ClassVar[int] = 128
     numbers: Tensor
     grid: Tensor
 
@@ -203,10 +246,8 @@ class _Frozen(torch.autograd.Function):
         return gradients[0] @ ctx.weight.dense(), None
 
 
-def product(x: Tensor, weight: Weight, *, generating: bool) -> Tensor:
-    """`x [n, in]` times the transpose of a matrix, in the working precision; x has its gradient unless generating."""
-    if generating:
-        return weight.few(x) if len(x) <= FEW else F.linear(x, weight.dense())
+def product(x: Tensor, weight: Weight) -> Tensor:
+    """`x [n, in]` times the transpose of a matrix, in the working precision; x has its gradient."""
     if torch.is_grad_enabled() and x.requires_grad:
         result: Tensor = _Frozen.apply(x, weight)  # type: ignore[no-untyped-call]
         return result
