@@ -23,7 +23,9 @@ class Bank:
         device = base.embedding.device
         self._held = torch.zeros(rows, plan.layout.size, device=device)
         self._order = plan.order.to(device)
-        sizes = [torch.full((piece.end - piece.start,), plan.scale if piece.member >= 0 else 1.0) for piece in self._pieces]
+        sizes = [
+            torch.full((piece.end - piece.start,), plan.scale if piece.member >= 0 else 1.0) for piece in self._pieces
+        ]
         self._sizes = torch.cat(sizes).to(device)
         self.wide = any(piece.group == GATE_UP for piece in self._pieces)
         self._added: dict[tuple[int, int], Additions] = {}
@@ -60,5 +62,8 @@ class Bank:
         ends = np.cumsum(outs).tolist()
         down, *ups = pieces
         a = rows[:, down.start : down.end].unflatten(1, down.shape).mT
-        b = ((ends[up.member] - outs[up.member], ends[up.member], rows[:, up.start : up.end].unflatten(1, up.shape)) for up in ups)
+        b = (
+            (ends[up.member] - outs[up.member], ends[up.member], rows[:, up.start : up.end].unflatten(1, up.shape))
+            for up in ups
+        )
         return Added(a, tuple(b))

@@ -1,6 +1,6 @@
 """The forward pass of generation: a few tokens of many texts, in few calls, without gradients.
 
-The sums are those of `llama.hidden`. A pass of a few rows reads the matrices once, and that takes no longer than the
+The sums are those of `learning_pass`. A pass of a few rows reads the matrices once, and that takes no longer than the
 hundreds of small calls between them; so those work in place, in tensors and views that all layers share. What is
 computed of a token does not depend on what else is read: products take rows one by one (`Weight.few`), low-rank updates
 and attention go text by text, and the rest is done number by number.

@@ -20,7 +20,7 @@ from acclimate.runtime.engines.torch_lm.options import PROJECTIONS, Precision
 from acclimate.runtime.engines.torch_lm.weights import INT4_GROUP, MAKERS, Vocabulary
 
 FAMILIES = frozenset({"llama", "mistral", "qwen2"})
-"""Values of `model_type` whose forward pass is `llama.hidden`."""
+"""Values of `model_type` whose forward pass is that of `learning_pass`."""
 DEFAULT_CONTEXT = 2048
 ROUNDED = frozenset({"nf4", "int8", "int4"})
 """Precisions in which generation has the head in eight bits."""

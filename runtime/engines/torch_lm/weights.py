@@ -229,26 +229,3 @@ MAKERS: dict[str, Callable[[Tensor], Weight]] = {
     "bf16": lambda matrix: Dense(matrix.to(torch.bfloat16)),
     "fp32": lambda matrix: Dense(matrix.to(torch.float32)),
 }
-
-
-class _Frozen(torch.autograd.Function):
-    """A product whose backward pass takes the matrix out of its precision again, so that no copy is kept."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Weight) -> Tensor:
-        """`[n, in] -> [n, out]`."""
-        ctx.weight = weight
-        return F.linear(x, weight.dense())
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """`[n, out] -> [n, in]`."""
-        return gradients[0] @ ctx.weight.dense(), None
-
-
-def product(x: Tensor, weight: Weight) -> Tensor:
-    """`x [n, in]` times the transpose of a matrix, in the working precision; x has its gradient."""
-    if torch.is_grad_enabled() and x.requires_grad:
-        result: Tensor = _Frozen.apply(x, weight)  # type: ignore[no-untyped-call]
-        return result
-    return F.linear(x, weight.dense())
