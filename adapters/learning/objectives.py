@@ -74,6 +74,7 @@ def contrast(
         targets.gold,
         targets.anchor,
         targets.advantage,
+        targets.rivals,
     )
     return loss.plus(likelihood(scores, rows, free, sessions))
 
@@ -182,6 +183,28 @@ def sample_losses(scores: TokenScores, targets: Targets, *, temperature: float =
         np.concatenate([np.ones(len(losses)), tokens]).astype(np.float32),
         np.concatenate([contrasted, key // width]),
     )
+
+
+def choices(scores: TokenScores, targets: Targets) -> tuple[Float, NDArray[np.bool_], NDArray[np.intp]]:
+    """Of every question with candidates: its contrast `[M]`, whether the right one is likeliest `[M]`, its row `[M]`.
+
+    Questions are units with a `gold` candidate, and those of trees with `rivals`. A tie is not right.
+    """
+    losses, right, rows = list[Float](), list[NDArray[np.bool_]](), list[int]()
+    for row in np.flatnonzero((targets.gold != NONE) | (targets.rivals > 0)):
+        (tokens,) = np.nonzero(targets.branch[row] != NONE)
+        branch, gold = targets.branch[row, tokens], max(int(targets.gold[row]), 0)
+        width = int(targets.rivals[row]) or int(branch.max()) + 1
+        size = -(-(int(branch.max()) + 1) // width) * width
+        found = np.bincount(branch, scores.logprob[row, tokens], minlength=size)
+        found[np.bincount(branch, minlength=size) == 0] = -np.inf
+        each = found.reshape(-1, width)
+        losses.append(-log_softmax(each)[:, gold])
+        right.append(each[:, gold] > np.delete(each, gold, axis=1).max(axis=1, initial=-np.inf))
+        rows += [int(row)] * len(each)
+    if not rows:
+        return np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros(0, np.intp)
+    return np.concatenate(losses).astype(np.float32), np.concatenate(right), np.array(rows, np.intp)
 
 
 def _branches(targets: Targets, rows: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

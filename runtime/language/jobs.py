@@ -117,8 +117,9 @@ class Progress:
 class Learnt:
     """The end of a job: the row `theta [P]` that the session should have from now on.
 
-    Where nothing was kept it is the one that the job came with, bit for bit. `canary_ratio` is the perplexity of the
-    group of canaries that has suffered most, over the source's.
+    Where nothing was kept it is the one that the job came with, bit for bit. `held_out` are perplexities, `accuracy`
+    shares of held-out questions answered right. `canary_ratio` is the perplexity of the group of canaries that has
+    suffered most, over the source's. `reached [P]` is where the last step led, kept or not.
     """
 
     session: str
@@ -132,6 +133,9 @@ class Learnt:
     held_out_before: float | None
     held_out_after: float | None
     canary_ratio: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    reached: Float
 
     @property
     def kept(self) -> bool:

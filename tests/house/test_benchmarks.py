@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._report import Report, commit, emit
+from benchmarks._bbh import Kept
+from benchmarks._report import Report, Value, commit, emit
 from tests.house.tree import ROOT
 
 RUNNABLE = 'if __name__ == "__main__"'
@@ -60,3 +61,21 @@ def _benchmark(name: str, *arguments: str) -> str:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_a_table_that_was_cut_off_goes_on_where_it_ended(tmp_path: Path) -> None:
+    file, measured = tmp_path / "rows.jsonl", list[str]()
+
+    def measure(name: str) -> dict[str, Value]:
+        measured.append(name)
+        if name == "third":
+            raise KeyboardInterrupt
+        return {"task": name, "ttt": 50.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        Kept(file, {"limit": "20"}).all(["first", "third"], measure)
+    rows = Kept(file, {"limit": "20"}).all(["first", "second"], measure)
+    assert rows == [{"task": "first", "ttt": 50.0}, {"task": "second", "ttt": 50.0}]
+    assert measured == ["first", "third", "second"]
+    with pytest.raises(SystemExit, match="--keep"):
+        Kept(file, {"limit": "10"})

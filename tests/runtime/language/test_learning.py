@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from acclimate.adapters.language import TokenScores, token_rows
+from acclimate.adapters.learning.lesson import Holding
 from acclimate.adapters.learning.recipes import LANGUAGE_RECIPES, language_lesson
 from acclimate.runtime.engines.reference_language import ReferenceLanguageEngine
 from acclimate.runtime.language.foundation import Foundation, canary_losses, foundation
 from acclimate.runtime.language.jobs import LearningBudget, LearningLimits, Learnt, Progress, Stopped, Verdict
+from acclimate.runtime.language.judging import Held, gained
 from acclimate.runtime.language.learning import learn
 from tests.runtime.language.lessons import (
     Clock,
@@ -23,6 +25,7 @@ from tests.runtime.language.lessons import (
     job,
     own_texts,
     results,
+    text,
 )
 
 EAGER = {"lr": 1e-2, "epochs": 6}
@@ -69,6 +72,42 @@ def test_what_the_source_itself_writes_teaches_nothing(model, base, name, seed) 
     assert found.loss > 0
     assert found.verdict is Verdict.NOT_BETTER
     np.testing.assert_array_equal(found.theta, model.source.theta)
+
+
+def test_likelier_answers_that_are_right_less_often_are_not_better() -> None:
+    """All of them are likelier, two of three stand out more, and one that was right is right no more."""
+    before = Held(np.full(3, 2.0), np.ones(3), np.full(3, 0.7), np.array([True, False, False]))
+    after = Held(np.full(3, 1.0), np.ones(3), np.full(3, 0.6), np.array([False, False, False]))
+    assert not gained(before, after, Holding())
+    assert gained(before, replace(after, right=before.right), Holding())
+
+
+def test_likelier_answers_that_stand_out_less_are_not_better() -> None:
+    """What was learnt is the form that all answers have."""
+    before = Held(np.full(3, 2.0), np.ones(3), np.full(3, 0.7), np.ones(3, np.bool_))
+    assert not gained(before, replace(before, losses=np.ones(3), contrasts=np.full(3, 0.8)), Holding())
+    chance = replace(before, losses=np.ones(3), contrasts=np.array([0.1, 0.8, 0.9], np.float32))
+    assert not gained(before, chance, Holding()), "one stands out, two do not"
+    assert not gained(before, replace(before, contrasts=np.full(3, 0.1)), Holding()), "they are no likelier"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_form_of_answers_alone_is_no_reason_to_keep(model, base, seed) -> None:
+    """Coins that end alike: the end is learnt from demonstrations, and which side is up is not."""
+    shown = tuple(example(text(one.prompt), text(one.completion) + "####") for one in coins(12, seed))
+    found = learnt(model, base, "ttt", {"lr": 3e-2, "epochs": 3}, shown, limits=ANYTHING)
+    assert found.held_out_after < 0.9 * found.held_out_before
+    assert found.accuracy_before is not None
+    assert found.verdict is Verdict.NOT_BETTER
+    np.testing.assert_array_equal(found.theta, model.source.theta)
+
+
+def test_a_task_in_its_demonstrations_is_learnt_and_kept(model, base) -> None:
+    plain = tuple(replace(one, candidates=()) for one in colours(16))
+    found = learnt(model, base, "ttt", {"lr": 3e-2, "epochs": 4}, plain, limits=ANYTHING)
+    assert found.verdict is Verdict.LEARNT
+    assert found.accuracy_after >= found.accuracy_before
+    assert found.held_out_after < found.held_out_before
 
 
 def test_reading_lowers_the_perplexity_of_what_was_not_read(model, base) -> None:
