@@ -196,7 +196,7 @@ def choices(scores: TokenScores, targets: Targets) -> tuple[Float, NDArray[np.bo
         branch, gold = targets.branch[row, tokens], max(int(targets.gold[row]), 0)
         width = int(targets.rivals[row]) or int(branch.max()) + 1
         size = -(-(int(branch.max()) + 1) // width) * width
-        found = np.bincount(branch, scores.logprob[row, tokens], minlength=size)
+        found = np.bincount(branch, scores.logprob[row, tokens], minlength=size).astype(np.float32)
         found[np.bincount(branch, minlength=size) == 0] = -np.inf
         each = found.reshape(-1, width)
         losses.append(-log_softmax(each)[:, gold])

@@ -16,7 +16,7 @@ from acclimate.runtime.client.aio_session import AsyncSession
 from acclimate.runtime.client.calling import AsyncCalls, Deadline, Link
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson
-from acclimate.runtime.client.language import Given, PromptLike
+from acclimate.runtime.client.language import First, Given, PromptLike, Spending
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
@@ -233,14 +233,13 @@ class AsyncClient:
         seed: int = 0,
         strategy: Strategy = Strategy.NONE,
         samples: int = 1,
+        budget: Spending = None,
+        learn: First = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGeneration:
-        """The tokens of a text as they are written, by a session or by the base; `read()` is the whole text.
-
-        It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
-        """
+        """The tokens of a text as they are written, by a session or by the base; see `Client.generate`."""
         drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
-        request = language.generate_request(model, session_id, prompt, drawing)
+        request = language.generate_request(model, session_id, prompt, drawing, budget, learn)
         return AsyncGeneration(self._calls, request, timeout_seconds)
 
     def learn(

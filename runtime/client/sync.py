@@ -15,7 +15,7 @@ from acclimate.runtime.client import language, messages, operations
 from acclimate.runtime.client.calling import Calls, Deadline, Link
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.generating import Generation, Lesson
-from acclimate.runtime.client.language import Given, PromptLike
+from acclimate.runtime.client.language import First, Given, PromptLike, Spending
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls, open_channel
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
@@ -45,8 +45,7 @@ class Client:
         target: `host:port` of the daemon's gRPC port.
         timeout_seconds: deadline of every call that says none itself; watches have none.
         max_message_bytes: largest request or reply; the daemon has a limit of its own, which is asked for.
-        keepalive_seconds: time between pings while calls are under way, at least the 10 s that the daemon
-            tolerates; None for none.
+        keepalive_seconds: time between pings while calls are under way, 10 s (what is tolerated) or more, or None.
         attempts: times that gRPC sends a call in all where that is safe, 1 to 5.
         reconnect: once the daemon has been met, let calls wait for a lost connection, up to their deadline.
         token: bearer token, sent with every call.
@@ -231,14 +230,17 @@ class Client:
         seed: int = 0,
         strategy: Strategy = Strategy.NONE,
         samples: int = 1,
+        budget: Spending = None,
+        learn: First = None,
         timeout_seconds: float | None = None,
     ) -> Generation:
         """The tokens of a text as they are written, by a session or by the base; `read()` is the whole text.
 
         It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
+        With `learn`, made by `learn_first`, the session learns before it writes, for a share of the `budget`.
         """
         drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
-        request = language.generate_request(model, session_id, prompt, drawing)
+        request = language.generate_request(model, session_id, prompt, drawing, budget, learn)
         return Generation(self._calls, request, timeout_seconds)
 
     def learn(

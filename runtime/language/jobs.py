@@ -22,6 +22,18 @@ class LearningBudget:
     tokens: int | None = None
     milliseconds: float | None = None
 
+    def part(self, share: float) -> LearningBudget:
+        """A share of it, 0 to 1, tokens rounded down."""
+        tokens = None if self.tokens is None else int(self.tokens * share)
+        return LearningBudget(tokens, None if self.milliseconds is None else self.milliseconds * share)
+
+    def less(self, tokens: int, milliseconds: float) -> LearningBudget:
+        """What is left of it after so much; never less than nothing."""
+        return LearningBudget(
+            None if self.tokens is None else max(self.tokens - tokens, 0),
+            None if self.milliseconds is None else max(self.milliseconds - milliseconds, 0.0),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LearningLimits:

@@ -16,7 +16,7 @@ from acclimate.runtime.generation.types import LanguageSnapshot, LearnVerdict
 from acclimate.runtime.metrics.catalogue.rows import RowOfModels, line
 from acclimate.runtime.metrics.collector import model_family
 
-ENDS = ("eos", "stop", "length", "context", "cancelled", Code.UNAVAILABLE.value)
+ENDS = ("eos", "stop", "length", "context", "budget", "cancelled", Code.UNAVAILABLE.value)
 LESSONS = (*(verdict.value for verdict in LearnVerdict), "cancelled")
 
 
