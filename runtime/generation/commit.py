@@ -12,6 +12,7 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.account import Account
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.lessons import Pupil
+from acclimate.runtime.generation.remembering import remember
 from acclimate.runtime.generation.types import LearnOutcome, LearnVerdict
 from acclimate.runtime.language.jobs import Learnt, Stopped, Verdict
 from acclimate.runtime.scheduler.report import StepReport
@@ -89,6 +90,7 @@ class Committing:
             held_out_perplexity_before=learnt.held_out_before or 0.0,
             held_out_perplexity_after=learnt.held_out_after or 0.0,
             theta_distance=session.distance,
+            replayed=pupil.replayed,
         )
 
     def _apply(self, pupil: Pupil, learnt: Learnt) -> None:
@@ -101,6 +103,7 @@ class Committing:
         bank.write(row, {THETA: learnt.theta[np.newaxis], STEPS: np.array([steps], np.int64)})
         distance = float(theta_distance(learnt.theta[np.newaxis], model.source)[0])
         session.commit(model.fold(learnt.theta, model.source.stats), distance)
+        remember(session, pupil.parameters, pupil.examples, self._desk.limits.replay_tokens)
 
     def _counted(self, pupil: Pupil, learnt: Learnt, verdict: LearnVerdict) -> None:
         tally = self._desk.tally

@@ -23,6 +23,7 @@ from acclimate.runtime.errors import ResourceExhausted, Unavailable
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.meter import Meter
 from acclimate.runtime.generation.purse import Purse
+from acclimate.runtime.generation.remembering import earlier
 from acclimate.runtime.generation.types import LearnOutcome, LearnProgress
 from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt, Progress
 from acclimate.runtime.language.learning import learn
@@ -46,7 +47,7 @@ class Pupil:
 
     `epoch` is the session's when the lesson began: where it is another by the end, nothing is committed. `cost_ms` is
     what was paid; `left` says that nobody waits for the outcome any more. With `discard` the session stays as it is,
-    and what may be used is `theta [P]`.
+    and what may be used is `theta [P]`. `replayed` counts the earlier examples that it learns from again.
     """
 
     session: Session
@@ -57,6 +58,7 @@ class Pupil:
     max_ms: float | None
     asked_at: float
     discard: bool = False
+    replayed: int = 0
     theta: Float | None = None
     updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
     epoch: int = 0
@@ -225,7 +227,9 @@ class Lessons:
         most = float("inf") if pupil.max_ms is None else pupil.max_ms
         allowed = min(self._purse.allowance_ms(session) if session.open else 0.0, most)
         bound = LearningBudget(pupil.max_tokens, allowed if allowed < float("inf") else None)
-        return Job(name, held, pupil.examples, budget=bound)
+        replay = earlier(session, pupil.recipe, pupil.parameters)
+        pupil.replayed = len(replay)
+        return Job(name, held, pupil.examples, replay=replay, budget=bound)
 
     def _count(self) -> None:
         self._desk.lessons_waiting, self._desk.learning = len(self._waiting), len(self._learning)

@@ -174,6 +174,7 @@ class LearnOutcome:
     held_out_perplexity_before: float
     held_out_perplexity_after: float
     theta_distance: float
+    replayed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

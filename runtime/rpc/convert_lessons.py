@@ -123,6 +123,7 @@ def outcome_message(update: types.LearnOutcome) -> pb.LearnOutcome:
         held_out_perplexity_before=update.held_out_perplexity_before,
         held_out_perplexity_after=update.held_out_perplexity_after,
         theta_distance=update.theta_distance,
+        replayed=update.replayed,
     )
 
 
@@ -157,6 +158,7 @@ def outcome(end: pb.LearnOutcome) -> types.LearnOutcome:
         end.held_out_perplexity_before,
         end.held_out_perplexity_after,
         end.theta_distance,
+        end.replayed,
     )
 
 

@@ -184,7 +184,7 @@ class LearnProgress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., held_out_perplexity: _Optional[float] = ..., elapsed_ms: _Optional[float] = ..., tokens_left: _Optional[int] = ..., ms_left: _Optional[float] = ...) -> None: ...
 
 class LearnOutcome(_message.Message):
-    __slots__ = ("verdict", "reason", "stopped", "version", "steps", "tokens", "elapsed_ms", "cost_ms", "held_out_perplexity_before", "held_out_perplexity_after", "theta_distance")
+    __slots__ = ("verdict", "reason", "stopped", "version", "steps", "tokens", "elapsed_ms", "cost_ms", "held_out_perplexity_before", "held_out_perplexity_after", "theta_distance", "replayed")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
@@ -196,6 +196,7 @@ class LearnOutcome(_message.Message):
     HELD_OUT_PERPLEXITY_BEFORE_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_PERPLEXITY_AFTER_FIELD_NUMBER: _ClassVar[int]
     THETA_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     verdict: LearnVerdict
     reason: str
     stopped: str
@@ -207,7 +208,8 @@ class LearnOutcome(_message.Message):
     held_out_perplexity_before: float
     held_out_perplexity_after: float
     theta_distance: float
-    def __init__(self, verdict: _Optional[_Union[LearnVerdict, str]] = ..., reason: _Optional[str] = ..., stopped: _Optional[str] = ..., version: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., elapsed_ms: _Optional[float] = ..., cost_ms: _Optional[float] = ..., held_out_perplexity_before: _Optional[float] = ..., held_out_perplexity_after: _Optional[float] = ..., theta_distance: _Optional[float] = ...) -> None: ...
+    replayed: int
+    def __init__(self, verdict: _Optional[_Union[LearnVerdict, str]] = ..., reason: _Optional[str] = ..., stopped: _Optional[str] = ..., version: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., elapsed_ms: _Optional[float] = ..., cost_ms: _Optional[float] = ..., held_out_perplexity_before: _Optional[float] = ..., held_out_perplexity_after: _Optional[float] = ..., theta_distance: _Optional[float] = ..., replayed: _Optional[int] = ...) -> None: ...
 
 class Scored(_message.Message):
     __slots__ = ("logprob", "perplexity", "tokens", "each")
