@@ -316,3 +316,27 @@ def test_parts_of_a_batch_add_up(model, base) -> None:
     np.testing.assert_allclose(
         learnt(model, base, limits=small).theta, learnt(model, base, limits=ANYTHING).theta, rtol=1e-3, atol=1e-4
     )
+
+
+def test_what_the_source_says_of_canaries_is_measured_once(model, base) -> None:
+    """Their anchors are those that were known; a lesson asks for the source's scores of replayed texts alone."""
+    asked = list[int]()
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def score(self, rows, theta):
+            asked.append(int((theta == model.source.theta).all()) * len(rows.ids))
+            return model.score(rows, theta)
+
+    lesson = language_lesson("supervised_replay", {"lr": 1e-2, "epochs": 3, "replay": 0.0})
+    shown = colours()
+    found = results(learn(Counting(), lesson, [job("a", model.source.theta, shown)], base, Clock(), ANYTHING))["a"]
+    assert found.steps > 0
+    assert len(asked) == 1 + 2 * 3, "held-out examples at first, and they and the canaries after each epoch"
+    index = np.arange(len(base.units))
+    rows, targets = base.stacked.take(index, np.zeros(len(index), np.intp))
+    scores = model.score(rows, model.source.theta[np.newaxis])
+    counted = targets.weight > 0
+    np.testing.assert_allclose(base.logprob[counted], scores.logprob[counted], rtol=1e-5)
