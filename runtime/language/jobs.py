@@ -40,7 +40,7 @@ class LearningLimits:
     """What a proposal must pass, and how much is computed at once.
 
     Attributes:
-        trust_radius: largest distance of theta from the source, relative to the source's length.
+        trust_radius: largest relative distance of theta from the source, see `distances.theta_distance`.
         canary_tolerance: how much the perplexity of each group of canaries may rise, as a share.
         patience: checks without a better held-out loss after which a job ends.
         tokens_at_once: most tokens of one call of the engine, padding included.

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.adapters.distances import theta_distance
 from acclimate.adapters.layout import Float
 from acclimate.adapters.learning.lesson import Holding
 from acclimate.adapters.learning.objectives import choices, sample_losses
@@ -106,8 +107,7 @@ def refused(
     """Why each row `[R, P]` may not stand, or None; and its `canary_ratio [R]`, see `Learnt`."""
     source = engine.source.theta
     finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(theta), axis=1)
-    distance = np.linalg.norm(np.where(finite[:, np.newaxis], theta - source, 0), axis=1)
-    near = distance <= limits.trust_radius * max(float(np.linalg.norm(source)), 1e-12)
+    near = theta_distance(np.where(finite[:, np.newaxis], theta, source), engine.source) <= limits.trust_radius
     sound = np.flatnonzero(finite & near)
     rise = np.zeros(len(theta), np.float32)
     if len(sound):

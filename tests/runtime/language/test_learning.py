@@ -7,13 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from acclimate.adapters.distances import theta_distance
 from acclimate.adapters.language import TokenScores, token_rows
 from acclimate.adapters.learning.lesson import Holding
 from acclimate.adapters.learning.recipes import LANGUAGE_RECIPES, language_lesson
 from acclimate.runtime.engines.reference_language import ReferenceLanguageEngine
 from acclimate.runtime.language.foundation import Foundation, canary_losses, foundation
 from acclimate.runtime.language.jobs import LearningBudget, LearningLimits, Learnt, Progress, Stopped, Verdict
-from acclimate.runtime.language.judging import Held, gained
+from acclimate.runtime.language.judging import Held, gained, refused
 from acclimate.runtime.language.learning import learn
 from tests.runtime.language.lessons import (
     Clock,
@@ -171,6 +172,22 @@ def test_theta_that_leaves_the_trust_region_is_refused(model, base) -> None:
     np.testing.assert_array_equal(found.theta, model.source.theta)
 
 
+def test_the_trust_region_counts_low_rank_updates_by_their_product(model, base) -> None:
+    """As `theta_distance` does, which clients are told: A alone, however far, is no distance while B is zero."""
+    source = model.source
+    parts = {entry.name: entry.span for entry in source.parameters.slices}
+    far = source.theta.copy()
+    moved = [span for name, span in parts.items() if ".lora_A." in name]
+    assert moved
+    for span in moved:
+        far[span] *= 5
+    limits = replace(ANYTHING, trust_radius=1.0)
+    assert refused(model, base, far[np.newaxis], limits)[0] == [None]
+    found = learnt(model, base, limits=limits, overrides={"lr": 0.05, "epochs": 6})
+    assert theta_distance(found.reached[np.newaxis], source)[0] > 1
+    assert found.stopped is Stopped.GUARD
+
+
 def test_a_gradient_that_is_not_finite_leaves_theta_alone(model, base) -> None:
     class Broken:
         def __getattr__(self, name):
@@ -223,7 +240,7 @@ def test_tokens_run_out_in_the_middle(model, base) -> None:
 def test_time_runs_out_in_the_middle(model, base) -> None:
     lesson = language_lesson("supervised", EAGER)
     one = job("a", model.source.theta, colours(), budget=LearningBudget(milliseconds=60.0))
-    found = results(learn(model, lesson, [one], base, Clock(tick=0.001)))["a"]
+    found = results(learn(model, lesson, [one], base, Clock(tick=0.001), ANYTHING))["a"]
     assert found.stopped is Stopped.MILLISECONDS
     assert found.steps > 0
     assert found.milliseconds <= 65.0
@@ -240,8 +257,8 @@ def test_a_job_that_runs_out_leaves_the_others_alone(model, base) -> None:
     lesson = language_lesson("supervised", EAGER)
     poor = job("poor", model.source.theta, colours(), budget=LearningBudget(tokens=3500), seed=4)
     rich = job("rich", model.source.theta, colours(), seed=5)
-    both = results(learn(model, lesson, [poor, rich], base, Clock()))
-    alone = results(learn(model, lesson, [rich], base, Clock()))["rich"]
+    both = results(learn(model, lesson, [poor, rich], base, Clock(), ANYTHING))
+    alone = results(learn(model, lesson, [rich], base, Clock(), ANYTHING))["rich"]
     assert both["poor"].stopped is Stopped.TOKENS
     np.testing.assert_allclose(both["rich"].theta, alone.theta, rtol=1e-3, atol=1e-4)
 
