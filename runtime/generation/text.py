@@ -158,7 +158,8 @@ class Text:
         if self._logprobs:
             tally.between_tokens_seconds.add(now - self._latest)
         else:
-            tally.first_token_seconds.add(now - self.subject.arrived)
+            lesson = self.subject.lesson
+            tally.first_token_seconds.add(now - self.subject.arrived - (lesson.elapsed_ms / 1e3 if lesson else 0.0))
             self._first = now
         self._latest = now
         self._logprobs.append(token.logprob)

@@ -48,6 +48,21 @@ def test_a_session_learns_its_prompt_and_writes_with_what_it_learnt(client: Clie
         assert session.generate(LONG, max_tokens=60).read() == written
 
 
+def test_the_time_to_the_first_token_is_the_texts_own(running: Loopback, client: Client) -> None:
+    def waited() -> float:
+        return running.service.generating.snapshot()[0].first_token_seconds.total
+
+    with client.create_session(MODEL, "waits", recipe_parameters=FAST) as session:
+        before = waited()
+        text = session.generate(LONG, max_tokens=2, budget=WHOLE, learn=learn_first(0.9))
+        text.read()
+        assert text.usage is not None
+        assert text.lesson is not None
+        assert text.usage.first_token_ms > text.lesson.elapsed_ms > 0
+        own_ms = text.usage.first_token_ms - text.lesson.elapsed_ms
+        assert 1e3 * (waited() - before) == pytest.approx(own_ms, abs=1e-3)
+
+
 def test_what_is_learnt_for_one_text_is_forgotten_with_it(client: Client) -> None:
     with client.create_session(MODEL, "passing", recipe_parameters=FAST) as session, session.watch() as events:
         before, base = bits(session.export()), session.generate(PROMPT, max_tokens=60).read()
