@@ -185,26 +185,44 @@ def sample_losses(scores: TokenScores, targets: Targets, *, temperature: float =
     )
 
 
-def choices(scores: TokenScores, targets: Targets) -> tuple[Float, NDArray[np.bool_], NDArray[np.intp]]:
-    """Of every question with candidates: its contrast `[M]`, whether the right one is likeliest `[M]`, its row `[M]`.
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Of M questions with candidates.
 
-    Questions are units with a `gold` candidate, and those of trees with `rivals`. A tie is not right.
+    Attributes:
+        contrast: `[M]` as in `contrast`, in nats.
+        right: `[M]` whether the right candidate is the likeliest; a tie is not right.
+        guess: `[M]` how often guessing would be right: one over the number of candidates.
+        row: `[M]` the unit that asks.
     """
-    losses, right, rows = list[Float](), list[NDArray[np.bool_]](), list[int]()
+
+    contrast: Float
+    right: NDArray[np.bool_]
+    guess: Float
+    row: NDArray[np.intp]
+
+
+def choices(scores: TokenScores, targets: Targets) -> Choices:
+    """How every question is answered: units with a `gold` candidate, and those of trees with `rivals`."""
+    losses, right, guess, rows = list[Float](), list[NDArray[np.bool_]](), list[Float](), list[int]()
     for row in np.flatnonzero((targets.gold != NONE) | (targets.rivals > 0)):
         (tokens,) = np.nonzero(targets.branch[row] != NONE)
         branch, gold = targets.branch[row, tokens], max(int(targets.gold[row]), 0)
         width = int(targets.rivals[row]) or int(branch.max()) + 1
         size = -(-(int(branch.max()) + 1) // width) * width
         found = np.bincount(branch, scores.logprob[row, tokens], minlength=size).astype(np.float32)
-        found[np.bincount(branch, minlength=size) == 0] = -np.inf
+        there = np.bincount(branch, minlength=size) > 0
+        found[~there] = -np.inf
         each = found.reshape(-1, width)
         losses.append(-log_softmax(each)[:, gold])
         right.append(each[:, gold] > np.delete(each, gold, axis=1).max(axis=1, initial=-np.inf))
+        guess.append((1 / there.reshape(-1, width).sum(axis=1)).astype(np.float32))
         rows += [int(row)] * len(each)
     if not rows:
-        return np.zeros(0, np.float32), np.zeros(0, np.bool_), np.zeros(0, np.intp)
-    return np.concatenate(losses).astype(np.float32), np.concatenate(right), np.array(rows, np.intp)
+        nothing = np.zeros(0, np.float32)
+        return Choices(nothing, np.zeros(0, np.bool_), nothing, np.zeros(0, np.intp))
+    contrasts = np.concatenate(losses).astype(np.float32)
+    return Choices(contrasts, np.concatenate(right), np.concatenate(guess), np.array(rows, np.intp))
 
 
 def _branches(targets: Targets, rows: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

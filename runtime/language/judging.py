@@ -27,12 +27,14 @@ class Held:
         tokens: `[N]` behind each.
         contrasts: `[M]` of the questions among them, in nats; see `choices`.
         right: `[M]` whether the right answer is the likeliest.
+        guess: `[M]` how often guessing would be right.
     """
 
     losses: Float = field(default_factory=lambda: np.zeros(0, np.float32))
     tokens: Float = field(default_factory=lambda: np.zeros(0, np.float32))
     contrasts: Float = field(default_factory=lambda: np.zeros(0, np.float32))
     right: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    guess: Float = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def mean(self) -> float:
@@ -72,24 +74,30 @@ def held_out(
     rows, targets = stack(units).take(np.arange(len(units)), owner)
     scores = score_in_parts(engine, rows, theta, at_once)
     losses, tokens, unit = sample_losses(scores, targets)
-    contrasts, right, asking = choices(scores, targets)
-    job, asked = np.asarray(jobs)[owner[unit]], np.asarray(jobs)[owner[asking]]
-    return result | {
-        int(n): Held(losses[job == n], tokens[job == n], contrasts[asked == n], right[asked == n])
-        for n in np.unique(job)
-    }
+    found = choices(scores, targets)
+    job, asked = np.asarray(jobs)[owner[unit]], np.asarray(jobs)[owner[found.row]]
+    for n in np.unique(job):
+        mine, own = job == n, asked == n
+        result[int(n)] = Held(losses[mine], tokens[mine], found.contrast[own], found.right[own], found.guess[own])
+    return result
 
 
 def gained(before: Held, after: Held, holding: Holding) -> bool:
     """Whether held-out samples are better known: by the margin, and by so many standard errors of the paired fall.
 
     The error of few samples is itself uncertain, and counts for more, as in quantiles of Student: twice with two.
-    Where answers have rivals, the right ones have to stand out by as much as well, and may not be right less often: the
-    form of answers is soon learnt, makes all of them likelier, and does not tell which one is right.
+    Where answers have rivals, the right ones have to stand out by as much as well, and be chosen no less often; of some
+    recipes, more often than by guessing. The form of answers is soon learnt, makes all of them likelier, and does not
+    tell which one is right; and who knows nothing gains by being less sure of it.
     """
-    if after.right.sum() < before.right.sum() or not _fallen(before.losses - after.losses, holding):
+    if not _fallen(before.losses - after.losses, holding):
         return False
-    return not len(after.contrasts) or _fallen(before.contrasts - after.contrasts, holding)
+    if not len(after.right):
+        return True
+    right = after.right.sum()
+    if right < before.right.sum() or (holding.beyond_guessing and right <= after.guess.sum()):
+        return False
+    return _fallen(before.contrasts - after.contrasts, holding)
 
 
 def _fallen(fall: Float, holding: Holding) -> bool:

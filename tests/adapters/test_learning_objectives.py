@@ -157,12 +157,15 @@ def test_samples_are_units_with_candidates_and_branches_of_others() -> None:
 
 def test_choices_of_units_with_candidates_are_their_contrast() -> None:
     scores, _, targets = drawn()
-    losses, right, row = objectives.choices(scores, targets)
+    found = objectives.choices(scores, targets)
     contrasted = np.flatnonzero(targets.gold != NONE)
-    assert row.tolist() == contrasted.tolist()
-    np.testing.assert_allclose(losses, objectives.sample_losses(scores, targets)[0][: len(contrasted)], rtol=1e-5)
-    found = objectives.candidate_scores(scores, targets, 3)[contrasted]
-    assert right.tolist() == (found.argmax(axis=1) == targets.gold[contrasted]).tolist()
+    assert found.row.tolist() == contrasted.tolist()
+    np.testing.assert_allclose(found.guess, 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.contrast, objectives.sample_losses(scores, targets)[0][: len(contrasted)], rtol=1e-5
+    )
+    each = objectives.candidate_scores(scores, targets, 3)[contrasted]
+    assert found.right.tolist() == (each.argmax(axis=1) == targets.gold[contrasted]).tolist()
 
 
 def test_choices_of_a_tree_are_one_for_each_question() -> None:
@@ -176,14 +179,15 @@ def test_choices_of_a_tree_are_one_for_each_question() -> None:
     assert rows.scored is not None
     assert rows.scored.tolist() == [[False] + [True] * 7]
     logprob = np.array([[0, -1, -1, -0.5, -4, -2, -1, -1]], np.float32)
-    losses, right, row = objectives.choices(TokenScores(logprob, np.zeros_like(logprob)), targets)
+    found = objectives.choices(TokenScores(logprob, np.zeros_like(logprob)), targets)
     z = np.array([-2, -0.5, -4])
-    np.testing.assert_allclose(losses, [np.log(np.exp(z).sum()) + 2, np.log(2)], rtol=1e-5)
-    assert right.tolist() == [False, False], "a tie is not right"
-    assert row.tolist() == [0, 0]
+    np.testing.assert_allclose(found.contrast, [np.log(np.exp(z).sum()) + 2, np.log(2)], rtol=1e-5)
+    np.testing.assert_allclose(found.guess, [1 / 3, 1 / 2], rtol=1e-6)
+    assert found.right.tolist() == [False, False], "a tie is not right"
+    assert found.row.tolist() == [0, 0]
 
 
 def test_without_candidates_there_is_no_choice() -> None:
     scores, _, targets = drawn()
-    losses, right, row = objectives.choices(scores, replace(targets, gold=np.full(ROWS, NONE)))
-    assert len(losses) == len(right) == len(row) == 0
+    found = objectives.choices(scores, replace(targets, gold=np.full(ROWS, NONE)))
+    assert len(found.contrast) == len(found.right) == len(found.guess) == len(found.row) == 0

@@ -75,21 +75,31 @@ def test_what_the_source_itself_writes_teaches_nothing(model, base, name, seed) 
     np.testing.assert_array_equal(found.theta, model.source.theta)
 
 
-def test_likelier_answers_that_are_right_less_often_are_not_better() -> None:
-    """All of them are likelier, two of three stand out more, and one that was right is right no more."""
-    before = Held(np.full(3, 2.0), np.ones(3), np.full(3, 0.7), np.array([True, False, False]))
-    after = Held(np.full(3, 1.0), np.ones(3), np.full(3, 0.6), np.array([False, False, False]))
-    assert not gained(before, after, Holding())
-    assert gained(before, replace(after, right=before.right), Holding())
+def held(losses: list[float], contrasts: list[float], right: list[bool], answers: int = 2) -> Held:
+    count = len(losses)
+    return Held(np.array(losses), np.ones(count), np.array(contrasts), np.array(right), np.full(count, 1 / answers))
 
 
-def test_likelier_answers_that_stand_out_less_are_not_better() -> None:
-    """What was learnt is the form that all answers have."""
-    before = Held(np.full(3, 2.0), np.ones(3), np.full(3, 0.7), np.ones(3, np.bool_))
-    assert not gained(before, replace(before, losses=np.ones(3), contrasts=np.full(3, 0.8)), Holding())
-    chance = replace(before, losses=np.ones(3), contrasts=np.array([0.1, 0.8, 0.9], np.float32))
-    assert not gained(before, chance, Holding()), "one stands out, two do not"
-    assert not gained(before, replace(before, contrasts=np.full(3, 0.1)), Holding()), "they are no likelier"
+BEFORE = held([2.0, 2.1, 2.0], [0.7, 0.7, 0.7], [True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, False, False]), "right less often"),
+        (held([1.0, 1.0, 1.0], [0.8, 0.8, 0.8], [True, True, False]), "they stand out less: what was learnt is form"),
+        (held([1.0, 1.0, 1.0], [0.1, 0.8, 0.9], [True, True, False]), "one stands out, two do not"),
+        (held([2.0, 2.1, 2.0], [0.1, 0.1, 0.1], [True, True, False]), "they are no likelier"),
+        (held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, True, False], 1), "as often as by guessing"),
+    ],
+)
+def test_answers_are_better_known_only_if_the_right_ones_stand_out(after, why) -> None:
+    assert not gained(BEFORE, after, Holding(beyond_guessing=True)), why
+    better = held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, True, False])
+    assert gained(BEFORE, better, Holding(beyond_guessing=True))
+    assert gained(BEFORE, replace(better, guess=np.ones(3)), Holding()), "guessing is no measure of every recipe"
+    free = replace(BEFORE, contrasts=np.zeros(0), right=np.zeros(0, np.bool_), guess=np.zeros(0))
+    assert gained(free, replace(free, losses=better.losses), Holding()), "there is nothing to choose from"
 
 
 @pytest.mark.parametrize("seed", range(4))
