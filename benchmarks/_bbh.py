@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from acclimate.adapters.learning.votes import vote
 from acclimate.runtime.engines.language import LanguageEngine, Sampling
 from acclimate.runtime.language.choosing import Question, candidate_logprobs
 from acclimate.runtime.language.rollouts import draw
+from benchmarks._report import Value
 
 CLOSED = 20
 """Tasks with more different answers than this are written, not chosen."""
@@ -59,6 +60,41 @@ def read(folder: Path, name: str, chosen: argparse.Namespace) -> Task:
     answers = sorted({target for _, target in pairs})
     closed = tuple(answers) if len(answers) <= CLOSED else ()
     return Task(name, tuple(drawn[:count]), tuple(drawn[count : count + chosen.limit]), closed)
+
+
+class Kept:
+    """Rows of a table that were measured before, under the same settings.
+
+    Args:
+        file: one JSON object a line, the settings first; None: nothing is kept.
+        settings: what the rows depend on.
+
+    Raises:
+        SystemExit: the file's rows were measured under others.
+    """
+
+    def __init__(self, file: Path | None, settings: Mapping[str, str]) -> None:
+        self._file = file
+        lines = file.read_text(encoding="utf-8").splitlines() if file is not None and file.exists() else []
+        found = [json.loads(line) for line in lines]
+        if found and found[0] != dict(settings):
+            raise SystemExit(f"{file} has rows measured under {found[0]}, not {settings}; give another file (--keep)")
+        self._rows: dict[str, Mapping[str, Value]] = {row["task"]: row for row in found[1:]}
+        if not found:
+            self._add(settings)
+
+    def all(self, names: Sequence[str], measure: Callable[[str], Mapping[str, Value]]) -> list[Mapping[str, Value]]:
+        """The rows of these tasks; what is not there is measured and kept."""
+        for name in names:
+            if name not in self._rows:
+                self._rows[name] = measure(name)
+                self._add(self._rows[name])
+        return [self._rows[name] for name in names]
+
+    def _add(self, line: Mapping[str, Value]) -> None:
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(line)) + "\n")
 
 
 def examples(engine: LanguageEngine, task: Task) -> tuple[Example, ...]:

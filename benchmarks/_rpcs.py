@@ -212,6 +212,21 @@ def _written(session: str) -> list[tuple[str, Message]]:
                 max_ms=50,
             ),
         ),
+        (
+            GENERATION + "Generate",
+            generation_pb.GenerateRequest(
+                name=name,
+                prompt="a prompt of some length, to be learnt from",
+                budget={"max_tokens": 900, "max_ms": 50},
+                learn={
+                    "texts": {"texts": ["a text"]},
+                    "recipe": "tlm",
+                    "recipe_parameters": {"epochs": 1},
+                    "share": 0.5,
+                    "discard": True,
+                },
+            ),
+        ),
         (GENERATION + "Learn", generation_pb.LearnRequest(name=name, demonstrations={"pairs": [pair]}, recipe="ttt")),
         (
             GENERATION + "Score",

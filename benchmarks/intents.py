@@ -8,7 +8,7 @@ the recipe `supervised` has learnt them; `trained_in_context`: with both. `..._c
 score its mean over the user's own examples, which takes no gradient: the cheapest way to use them, and the one to beat.
 `gain_points`: the best trained variant less the better of zero-shot and in-context.
 Sessions are learnt `--together` at a time; `batched_speedup_8` compares one epoch of eight in one batch with one after
-another.
+another. `--plot FILE` measures how it goes with the number of examples instead, for `--plot-sessions` users.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from acclimate.runtime.language.foundation import Foundation, foundation
 from acclimate.runtime.language.jobs import Job, Learnt
 from acclimate.runtime.language.learning import learn
 from benchmarks import _intents as intents
+from benchmarks import _intents_plot
 from benchmarks._language import add_model, add_parameters, engine_of
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
@@ -43,6 +44,9 @@ def main() -> None:
     engine = engine_of(chosen)
     base = foundation(engine)
     lesson = language_lesson("supervised", dict(chosen.parameter))
+    if chosen.plot:
+        emit(_by_shots(engine, base, lesson, chosen), as_json=chosen.json)
+        return
     users = intents.users(chosen.data, chosen.users, chosen.first + chosen.sessions, chosen.shots, chosen.seed)
     users = users[chosen.first :]
     rows: list[Mapping[str, Value]] = []
@@ -58,8 +62,6 @@ def main() -> None:
     figures["gain_points"] = best - max(figures["zero_shot"], figures.get("in_context", 0.0))
     if not chosen.skip_speed:
         figures |= _speed(engine, base, lesson, chosen)
-    if chosen.plot:
-        figures |= _by_shots(engine, base, lesson, chosen)
     emit(Report("intents", figures, rows), as_json=chosen.json)
 
 
@@ -134,35 +136,19 @@ def _speed(engine: LanguageEngine, base: Foundation, lesson: Lesson, chosen: arg
     return {"batched_speedup_8": (time.perf_counter() - began) / together}
 
 
-def _by_shots(engine: LanguageEngine, base: Foundation, lesson: Lesson, chosen: argparse.Namespace) -> dict[str, float]:
-    """Accuracy by examples of each intent, before and after learning; and their picture."""
-    import matplotlib
+def _by_shots(engine: LanguageEngine, base: Foundation, lesson: Lesson, chosen: argparse.Namespace) -> Report:
+    """Accuracies by examples of each intent, before and after learning, and their picture."""
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    def users_of(shots: int) -> list[intents.User]:
+        return intents.users(chosen.data, chosen.users, chosen.plot_sessions, shots, chosen.seed)
 
-    shots = (1, 2, 4, 8)
-    lines: dict[str, list[float]] = {"as it is": [], "calibrated": [], "trained": []}
-    for count in shots:
-        users = intents.users(chosen.data, chosen.users, chosen.plot_sessions, count, chosen.seed)
-        source = np.repeat(engine.source.theta[np.newaxis], len(users), axis=0)
-        theta = np.stack([one.theta for one in learn_all(engine, base, lesson, users, chosen.seed)])
-        mean = [
-            float(np.mean(_accuracies(engine, users, at, in_context=False, calibrated=calibrated)))
-            for at, calibrated in ((source, False), (source, True), (theta, False))
-        ]
-        for line, value in zip(lines.values(), mean, strict=True):
-            line.append(value)
-        print({"shots": count, **{name: line[-1] for name, line in lines.items()}}, file=sys.stderr, flush=True)
-    figure, axes = pyplot.subplots(figsize=(5, 3.2))
-    for name, values in lines.items():
-        axes.plot(shots, values, marker="o", label=name)
-    axes.set(xlabel="examples of each intent", ylabel="accuracy, %", xscale="log", ylim=(0, 100))
-    axes.set_xticks(shots, [str(count) for count in shots])
-    axes.legend(loc="lower right")
-    figure.tight_layout()
-    figure.savefig(chosen.plot, dpi=110)
-    return {f"trained_{count}_shots": value for count, value in zip(shots, lines["trained"], strict=True)}
+    def teach(users: Sequence[intents.User]) -> Float:
+        return np.stack([one.theta for one in learn_all(engine, base, lesson, users, chosen.seed)])
+
+    rows = _intents_plot.measured(engine, users_of, teach)
+    _intents_plot.draw(rows, chosen.plot)
+    names = (*_intents_plot.LINES,)
+    return Report("intents", {f"{name}_{row['examples']}": float(row[name]) for row in rows for name in names}, rows)
 
 
 def _parse() -> argparse.Namespace:
@@ -175,7 +161,9 @@ def _parse() -> argparse.Namespace:
     options.add_argument("--shots", type=int, default=4, help="examples of each intent (default: %(default)s)")
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--users", choices=("reported", "tuning"), default="reported", help="whose intents")
-    options.add_argument("--plot", type=Path, help="draw accuracy by 1, 2, 4 and 8 examples into this file")
+    options.add_argument(
+        "--plot", type=Path, help="measure 1, 2, 4 and 8 examples of each intent instead, and draw them into this file"
+    )
     options.add_argument("--plot-sessions", type=int, default=3, help="users of the plot (default: %(default)s)")
     options.add_argument("--skip-in-context", action="store_true", help="leave out what takes longest")
     options.add_argument("--skip-speed", action="store_true", help="leave batched_speedup_8 out")

@@ -104,6 +104,13 @@ class Account:
         session.last_used_at = self._clock.wall()
         self._noted(session, None, False)
 
+    def spent(self, session: Session, ms: float) -> None:
+        """Count computation that has not changed the session, and was not meant to."""
+        session.account.adaptation_ms += ms
+        self.adaptation_ms[session.tenant] += ms
+        self.tallies[session.model].adaptation_seconds += ms / 1e3
+        self.census.changed(session.key)
+
     def stepped(self, report: StepReport) -> None:
         """Count one session's part in a step, and tell watchers."""
         session, outcome = report.session, report.outcome

@@ -17,6 +17,11 @@ class Generation(Section):
     score_queue: int = Field(64, ge=1, description="requests for scores of a model that may wait")
     learn_queue: int = Field(64, ge=1, description="lessons of a model that may wait; more are RESOURCE_EXHAUSTED")
     learn_together: int = Field(8, ge=1, le=1024, description="sessions of a model that learn in one batch, at most")
+    replay_tokens: int = Field(
+        4096,
+        ge=0,
+        description="tokens of examples that a session of a recipe that replays remembers, in memory only; 0: none",
+    )
     learn_patience_ms: NonNegative = Field(
         200.0, description="time that a step of a lesson waits for texts to be finished first, milliseconds"
     )

@@ -35,7 +35,7 @@ class Store(Section):
     parked_bytes: int = Field(
         2**26,
         ge=0,
-        description="memory for the waiting samples and remembered answers of sessions that left it, bytes",
+        description="memory for the waiting samples, remembered answers and examples of sessions that left it, bytes",
     )
     unfit_sessions: Literal["refuse", "reset", "drop"] = Field(
         "refuse",

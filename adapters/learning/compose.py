@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -61,24 +62,32 @@ def demonstrations(examples: Sequence[Example], random: np.random.Generator, roo
 
 
 def in_context(shown: Sequence[Example], held: Sequence[Example], room: int) -> list[Unit]:
-    """Each held example after the shown ones, which are computed once: a tree with a branch for each."""
+    """Each held example after the shown ones, which are computed once: a tree with a branch for each.
+
+    Where its answer can be told from others, they are branches as well, see `Unit.rivals`: its candidates, or in a task
+    with few answers those that several examples share.
+    """
     units, tree, trunk = [], Tree(), NONE
-    sizes = [len(example.prompt) + len(example.completion) for example in held]
-    spare = room - max(sizes, default=0)
-    context = _line(shown, spare)
-    length = len(context)
+    known = _shared([*shown, *held])
+    asked = [(example, _rivals(example, known, room)) for example in held]
+    sizes = [len(one.prompt) + len(one.completion) + sum(map(len, others)) for one, others in asked]
+    width = 1 + max((len(others) for _, others in asked), default=0)
+    context = _line(shown, room - max(sizes, default=0))
+    length, questions = len(context), 0
     trunk = tree.add(context)
-    for at, (example, size) in enumerate(zip(held, sizes, strict=True)):
+    for (example, others), size in zip(asked, sizes, strict=True):
         if size > room:
             continue
-        if length + size > room and length > len(context):
-            units.append(tree.unit())
-            tree, length = Tree(), len(context)
+        if length + size > room and questions:
+            units.append(tree.unit(rivals=width if width > 1 else 0))
+            tree, length, questions = Tree(), len(context), 0
             trunk = tree.add(context)
-        last = tree.add(example.prompt, trunk, branch=at)
-        tree.add(example.completion, last, weight=1.0, branch=at)
-        length += size
-    return [*units, tree.unit()] if length > len(context) else units
+        last = tree.add(example.prompt, trunk)
+        tree.add(example.completion, last, weight=1.0, branch=questions * width)
+        for place, other in enumerate(others, 1):
+            tree.add(other, last, branch=questions * width + place)
+        length, questions = length + size, questions + 1
+    return [*units, tree.unit(rivals=width if width > 1 else 0)] if questions else units
 
 
 def question(context: Ids, prompt: Ids, candidates: Sequence[Ids], gold: int = 0) -> Unit:
@@ -88,6 +97,21 @@ def question(context: Ids, prompt: Ids, candidates: Sequence[Ids], gold: int = 0
     for at, candidate in enumerate(candidates):
         tree.add(candidate, trunk, weight=float(at == gold), branch=at)
     return tree.unit(gold)
+
+
+def _shared(examples: Sequence[Example]) -> list[Ids]:
+    """Completions that more than one example has, where those of most examples are such: a task with few answers."""
+    times = Counter(example.completion.tobytes() for example in examples)
+    shared = {ids: count for ids, count in times.items() if count > 1 and ids}
+    return [np.frombuffer(ids, np.int64) for ids in shared] if 2 * sum(shared.values()) > len(examples) else []
+
+
+def _rivals(example: Example, shared: Sequence[Ids], room: int) -> list[Ids]:
+    """What the example's completion is compared with; nothing where there is no room for all of it."""
+    known = example.candidates if example.answer != NONE else shared
+    others = [other for other in known if len(other) and not np.array_equal(other, example.completion)]
+    fits = len(example.prompt) + len(example.completion) + sum(map(len, others)) <= room
+    return others if fits else []
 
 
 def _asked(example: Example, room: int) -> Unit:

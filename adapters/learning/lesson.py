@@ -71,12 +71,14 @@ class Holding:
             others and is judged on it; the session itself learns from all, for as long as the copies gained.
         margin: nats that the mean held-out loss has to fall by, besides `errors` standard errors of the fall.
         errors: see `margin`.
+        beyond_guessing: whether held-out answers that have rivals must be right more often than by guessing.
     """
 
     share: float = 0.2
     folds: int = 0
     margin: float = 0.01
     errors: float = 1.0
+    beyond_guessing: bool = False
 
 
 @dataclass(frozen=True, slots=True)

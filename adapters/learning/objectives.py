@@ -74,6 +74,7 @@ def contrast(
         targets.gold,
         targets.anchor,
         targets.advantage,
+        targets.rivals,
     )
     return loss.plus(likelihood(scores, rows, free, sessions))
 
@@ -182,6 +183,46 @@ def sample_losses(scores: TokenScores, targets: Targets, *, temperature: float =
         np.concatenate([np.ones(len(losses)), tokens]).astype(np.float32),
         np.concatenate([contrasted, key // width]),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """Of M questions with candidates.
+
+    Attributes:
+        contrast: `[M]` as in `contrast`, in nats.
+        right: `[M]` whether the right candidate is the likeliest; a tie is not right.
+        guess: `[M]` how often guessing would be right: one over the number of candidates.
+        row: `[M]` the unit that asks.
+    """
+
+    contrast: Float
+    right: NDArray[np.bool_]
+    guess: Float
+    row: NDArray[np.intp]
+
+
+def choices(scores: TokenScores, targets: Targets) -> Choices:
+    """How every question is answered: units with a `gold` candidate, and those of trees with `rivals`."""
+    losses, right, guess, rows = list[Float](), list[NDArray[np.bool_]](), list[Float](), list[int]()
+    for row in np.flatnonzero((targets.gold != NONE) | (targets.rivals > 0)):
+        (tokens,) = np.nonzero(targets.branch[row] != NONE)
+        branch, gold = targets.branch[row, tokens], max(int(targets.gold[row]), 0)
+        width = int(targets.rivals[row]) or int(branch.max()) + 1
+        size = -(-(int(branch.max()) + 1) // width) * width
+        found = np.bincount(branch, scores.logprob[row, tokens], minlength=size).astype(np.float32)
+        there = np.bincount(branch, minlength=size) > 0
+        found[~there] = -np.inf
+        each = found.reshape(-1, width)
+        losses.append(-log_softmax(each)[:, gold])
+        right.append(each[:, gold] > np.delete(each, gold, axis=1).max(axis=1, initial=-np.inf))
+        guess.append((1 / there.reshape(-1, width).sum(axis=1)).astype(np.float32))
+        rows += [int(row)] * len(each)
+    if not rows:
+        nothing = np.zeros(0, np.float32)
+        return Choices(nothing, np.zeros(0, np.bool_), nothing, np.zeros(0, np.intp))
+    contrasts = np.concatenate(losses).astype(np.float32)
+    return Choices(contrasts, np.concatenate(right), np.concatenate(guess), np.array(rows, np.intp))
 
 
 def _branches(targets: Targets, rows: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -46,6 +46,8 @@ class Unit:
         gold: the candidate that is right; -1: no candidates.
         anchor: how much each token counts in the divergence from the source.
         advantage: see `Example`.
+        rivals: where a tree asks several questions, the candidates of each, the right one first: candidate `c` of
+            question `q` is branch `q * rivals + c`. 0: it asks one question at most, see `gold`.
     """
 
     ids: Ids
@@ -55,6 +57,7 @@ class Unit:
     gold: int = NONE
     anchor: Float = field(default_factory=lambda: np.zeros(0, np.float32))
     advantage: float = 1.0
+    rivals: int = 0
 
     @property
     def tokens(self) -> int:
@@ -85,12 +88,12 @@ class Tree:
         self._length += len(ids)
         return self._length - 1
 
-    def unit(self, gold: int = NONE, *, anchored: float = 0.0, advantage: float = 1.0) -> Unit:
+    def unit(self, gold: int = NONE, *, anchored: float = 0.0, advantage: float = 1.0, rivals: int = 0) -> Unit:
         """What was added; `anchored` is the anchor of tokens that count in the loss, and of all where none does."""
         ids, parent, branch = (np.concatenate(part) for part in (self._ids, self._parent, self._branch))
         weight = np.concatenate(self._weight)
         held = weight > 0 if weight.any() else np.ones(len(ids), np.bool_)
-        return Unit(ids, parent, weight, branch, gold, (anchored * held).astype(np.float32), advantage)
+        return Unit(ids, parent, weight, branch, gold, (anchored * held).astype(np.float32), advantage, rivals)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,7 @@ class Targets:
     gold: Ids
     anchor: Float
     advantage: Float
+    rivals: Ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +130,10 @@ class Stack:
             own.gold[index],
             own.anchor[index, :longest],
             own.advantage[index],
+            own.rivals[index],
         )
         scored = (targets.weight > 0) | (targets.anchor > 0)
-        scored |= (targets.branch != NONE) & (targets.gold != NONE)[:, np.newaxis]
+        scored |= (targets.branch != NONE) & ((targets.gold != NONE) | (targets.rivals > 0))[:, np.newaxis]
         return TokenRows(ids, lengths, group, scored, None if chains else parent), targets
 
 
@@ -145,4 +150,5 @@ def stack(units: Sequence[Unit]) -> Stack:
         anchor[row, : len(unit.anchor)] = unit.anchor
     gold = np.array([unit.gold for unit in units], np.int64)
     advantage = np.array([unit.advantage for unit in units], np.float32)
-    return Stack(ids, lengths, parent, Targets(weight, branch, gold, anchor, advantage))
+    rivals = np.array([unit.rivals for unit in units], np.int64)
+    return Stack(ids, lengths, parent, Targets(weight, branch, gold, anchor, advantage, rivals))

@@ -4,6 +4,7 @@ from acclimate.runtime.client.aio import AsyncClient
 from acclimate.runtime.client.aio_session import AsyncSession
 from acclimate.runtime.client.errors import ClientError, SessionLost
 from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson, Generation, Lesson
+from acclimate.runtime.client.language import learn_first
 from acclimate.runtime.client.peft_write import NoLowRankUpdates, write_peft
 from acclimate.runtime.client.results import ModelInfo, Prediction, ServerInfo
 from acclimate.runtime.client.secure import Tls
@@ -14,7 +15,9 @@ from acclimate.runtime.client.sync_session import Session
 from acclimate.runtime.client.watching import AsyncWatch, Watch
 from acclimate.runtime.engines.language import Message
 from acclimate.runtime.generation.types import (
+    ComputeBudget,
     GeneratedToken,
+    LearnFirst,
     LearnOutcome,
     LearnProgress,
     LearnVerdict,
@@ -46,6 +49,7 @@ __all__ = [
     "Budget",
     "Client",
     "ClientError",
+    "ComputeBudget",
     "CreateSession",
     "Event",
     "EventKind",
@@ -54,6 +58,7 @@ __all__ = [
     "FeedbackResult",
     "GeneratedToken",
     "Generation",
+    "LearnFirst",
     "LearnOutcome",
     "LearnProgress",
     "LearnVerdict",
@@ -75,6 +80,7 @@ __all__ = [
     "Tls",
     "Usage",
     "Watch",
+    "learn_first",
     "read_seed",
     "write_peft",
     "write_state",

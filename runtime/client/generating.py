@@ -10,8 +10,8 @@ from acclimate.runtime.client import language
 from acclimate.runtime.client.calling import AsyncCalls, Calls
 from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.replies import AsyncReplies, Replies
-from acclimate.runtime.engines.language import Finish
 from acclimate.runtime.generation.types import (
+    Ending,
     GeneratedToken,
     GenerateReply,
     GenerateRequest,
@@ -66,14 +66,16 @@ class _Text:
         """Of the session's parameters that write it, once it has begun."""
         self.text = ""
         """What is written so far."""
-        self.finish: Finish = ""
+        self.finish: Ending = ""
         """Why it ended; empty: it goes on."""
+        self.lesson: LearnOutcome | None = None
+        """How the lesson before it has ended, once it has begun, if there was one."""
         self.usage: Usage | None = None
         """What it has cost, once it has ended."""
 
     def _told(self, reply: GenerateReply) -> GeneratedToken | None:
         self.version, self.finish = reply.version, reply.finish
-        self.usage = reply.usage or self.usage
+        self.usage, self.lesson = reply.usage or self.usage, reply.lesson or self.lesson
         self.text += "" if reply.token is None else reply.token.text
         return reply.token
 

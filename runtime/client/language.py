@@ -10,9 +10,11 @@ from acclimate.runtime.client.errors import ClientError
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.engines.language import Message
 from acclimate.runtime.generation.types import (
+    ComputeBudget,
     Drawing,
     GenerateReply,
     GenerateRequest,
+    LearnFirst,
     LearnOutcome,
     LearnProgress,
     LearnRequest,
@@ -29,11 +31,42 @@ PromptLike: TypeAlias = str | Sequence[Message | Mapping[str, str]]
 """A text, or the turns of a conversation: `Message`s, or mappings with `role` and `content`."""
 Given: TypeAlias = Sequence[tuple[str, str]]
 """Prompts, and what follows each."""
+Spending: TypeAlias = ComputeBudget | None
+"""What a text and the lesson before it may cost; None: no bound."""
+First: TypeAlias = LearnFirst | None
+"""What `learn_first` makes; None: nothing is learnt before a text."""
 
 
-def generate_request(model: str, session_id: str | None, prompt: PromptLike, drawing: Drawing) -> GenerateRequest:
+def generate_request(
+    model: str,
+    session_id: str | None,
+    prompt: PromptLike,
+    drawing: Drawing,
+    budget: ComputeBudget | None,
+    learn: LearnFirst | None,
+) -> GenerateRequest:
     """What is to be written."""
-    return GenerateRequest(model, session_id, prompt_of(prompt), drawing)
+    return GenerateRequest(model, session_id, prompt_of(prompt), drawing, budget or ComputeBudget(), learn)
+
+
+def learn_first(
+    share: float,
+    *,
+    texts: Sequence[str] = (),
+    pairs: Given = (),
+    demonstrations: Given = (),
+    recipe: str | None = None,
+    recipe_parameters: Mapping[str, float] | None = None,
+    discard: bool = False,
+) -> LearnFirst:
+    """A lesson before a text, for a share of its budget; without material it learns what the text comes after.
+
+    Raises:
+        ClientError: INVALID_ARGUMENT, the material is of two kinds.
+    """
+    some = texts or pairs or demonstrations
+    given = material(texts, pairs, demonstrations) if some else None
+    return LearnFirst(share, given, recipe, dict(recipe_parameters or {}), discard)
 
 
 def material(

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from acclimate.runtime.client import messages, operations
 from acclimate.runtime.client.errors import ClientError, SessionLost, lost
 from acclimate.runtime.client.generating import Generation, Lesson
-from acclimate.runtime.client.language import Given, PromptLike
+from acclimate.runtime.client.language import First, Given, PromptLike, Spending
 from acclimate.runtime.client.operations import Operation
 from acclimate.runtime.client.results import Prediction
 from acclimate.runtime.client.streaming import DEFAULT_IN_FLIGHT, Refused
@@ -179,13 +179,15 @@ class Session:
         seed: int = 0,
         strategy: Strategy = Strategy.NONE,
         samples: int = 1,
+        budget: Spending = None,
+        learn: First = None,
         timeout_seconds: float | None = None,
     ) -> Generation:
         """The tokens of a text that it writes; see the client's."""
         return self._client.generate(
             self.model, prompt, session_id=self.id,
             max_tokens=max_tokens, temperature=temperature, top_p=top_p, stop=stop, seed=seed,
-            strategy=strategy, samples=samples, timeout_seconds=timeout_seconds,
+            strategy=strategy, samples=samples, budget=budget, learn=learn, timeout_seconds=timeout_seconds,
         )  # fmt: skip
 
     def learn(

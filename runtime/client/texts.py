@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from acclimate.runtime.client import language
 from acclimate.runtime.client.calling import AsyncCalls, Calls
 from acclimate.runtime.client.generating import AsyncGeneration, AsyncLesson, Generation, Lesson
-from acclimate.runtime.client.language import Given, PromptLike
+from acclimate.runtime.client.language import First, Given, PromptLike, Spending
 from acclimate.runtime.generation.types import Drawing, LearnRequest, ScoreReply, ScoreRequest, Strategy
 
 
@@ -29,14 +29,17 @@ class Texts:
         seed: int = 0,
         strategy: Strategy = Strategy.NONE,
         samples: int = 1,
+        budget: Spending = None,
+        learn: First = None,
         timeout_seconds: float | None = None,
     ) -> Generation:
         """The tokens of a text as they are written, by a session or by the base; `read()` is the whole text.
 
         It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
+        With `learn`, made by `learn_first`, the session learns before it writes, for a share of the `budget`.
         """
         drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
-        request = language.generate_request(model, session_id, prompt, drawing)
+        request = language.generate_request(model, session_id, prompt, drawing, budget, learn)
         return Generation(self._calls, request, timeout_seconds)
 
     def learn(
@@ -97,14 +100,13 @@ class AsyncTexts:
         seed: int = 0,
         strategy: Strategy = Strategy.NONE,
         samples: int = 1,
+        budget: Spending = None,
+        learn: First = None,
         timeout_seconds: float | None = None,
     ) -> AsyncGeneration:
-        """The tokens of a text as they are written, by a session or by the base; `read()` is the whole text.
-
-        It has no deadline unless `timeout_seconds` says one. With a `strategy`, `samples` are drawn and one is told.
-        """
+        """The tokens of a text as they are written, by a session or by the base; see `Texts.generate`."""
         drawing = Drawing(max_tokens, temperature, top_p, tuple(stop), seed, strategy, samples)
-        request = language.generate_request(model, session_id, prompt, drawing)
+        request = language.generate_request(model, session_id, prompt, drawing, budget, learn)
         return AsyncGeneration(self._calls, request, timeout_seconds)
 
     def learn(

@@ -12,6 +12,7 @@ from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.account import Account
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.lessons import Pupil
+from acclimate.runtime.generation.remembering import remember
 from acclimate.runtime.generation.types import LearnOutcome, LearnVerdict
 from acclimate.runtime.language.jobs import Learnt, Stopped, Verdict
 from acclimate.runtime.scheduler.report import StepReport
@@ -47,7 +48,8 @@ class Committing:
     async def commit(self, pupil: Pupil, learnt: Learnt) -> LearnOutcome:
         """How the lesson has ended."""
         outcome = judged(learnt)
-        if outcome is Outcome.APPLIED and not pupil.given_up and not await self._room(1, True):
+        commits = outcome is Outcome.APPLIED and not pupil.discard
+        if commits and not pupil.given_up and not await self._room(1, True):
             outcome = Outcome.SKIPPED_STORE
         if pupil.given_up:
             # Asked last: others had their turn meanwhile.
@@ -55,7 +57,9 @@ class Committing:
         session, before = pupil.session, pupil.session.version
         if outcome is Outcome.APPLIED:
             self._apply(pupil, learnt)
-        if session.open:
+        if session.open and pupil.discard:
+            self._account.spent(session, pupil.cost_ms)
+        elif session.open:
             self._account.stepped(
                 StepReport(
                     session=session,
@@ -70,9 +74,12 @@ class Committing:
                     ms=pupil.cost_ms,
                 )
             )
-        self._counted(pupil, learnt, outcome)
+        verdict = VERDICTS[outcome.kind]
+        if pupil.discard and outcome is Outcome.APPLIED:
+            verdict = LearnVerdict.USED
+        self._counted(pupil, learnt, verdict)
         return LearnOutcome(
-            verdict=VERDICTS[outcome.kind],
+            verdict=verdict,
             reason=outcome.reason,
             stopped=learnt.stopped.value,
             version=session.version,
@@ -83,19 +90,24 @@ class Committing:
             held_out_perplexity_before=learnt.held_out_before or 0.0,
             held_out_perplexity_after=learnt.held_out_after or 0.0,
             theta_distance=session.distance,
+            replayed=pupil.replayed,
         )
 
     def _apply(self, pupil: Pupil, learnt: Learnt) -> None:
+        pupil.theta = learnt.theta
+        if pupil.discard:
+            return
         session, model = pupil.session, self._desk.model
         bank, row = session.cohort.bank, [session.row]
         steps = bank.view(STEPS, session.row) + learnt.steps
         bank.write(row, {THETA: learnt.theta[np.newaxis], STEPS: np.array([steps], np.int64)})
         distance = float(theta_distance(learnt.theta[np.newaxis], model.source)[0])
         session.commit(model.fold(learnt.theta, model.source.stats), distance)
+        remember(session, pupil.parameters, pupil.examples, self._desk.limits.replay_tokens)
 
-    def _counted(self, pupil: Pupil, learnt: Learnt, outcome: Outcome) -> None:
+    def _counted(self, pupil: Pupil, learnt: Learnt, verdict: LearnVerdict) -> None:
         tally = self._desk.tally
-        tally.lessons["cancelled" if pupil.left else VERDICTS[outcome.kind].value] += 1
+        tally.lessons["cancelled" if pupil.left else verdict.value] += 1
         tally.lesson_seconds.add(pupil.cost_ms / 1e3)
         tally.learned_tokens += learnt.tokens
 

@@ -16,12 +16,14 @@ from typing import TypeVar
 import structlog
 
 from acclimate.adapters.fields import THETA
+from acclimate.adapters.layout import Float
 from acclimate.adapters.learning.recipes import language_lesson
 from acclimate.adapters.learning.units import Example
 from acclimate.runtime.errors import ResourceExhausted, Unavailable
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.meter import Meter
 from acclimate.runtime.generation.purse import Purse
+from acclimate.runtime.generation.remembering import earlier
 from acclimate.runtime.generation.types import LearnOutcome, LearnProgress
 from acclimate.runtime.language.jobs import Job, LearningBudget, Learnt, Progress
 from acclimate.runtime.language.learning import learn
@@ -44,7 +46,8 @@ class Pupil:
     """A session with what it is to learn, while it waits and while it learns.
 
     `epoch` is the session's when the lesson began: where it is another by the end, nothing is committed. `cost_ms` is
-    what was paid; `left` says that nobody waits for the outcome any more.
+    what was paid; `left` says that nobody waits for the outcome any more. With `discard` the session stays as it is,
+    and what may be used is `theta [P]`. `replayed` counts the earlier examples that it learns from again.
     """
 
     session: Session
@@ -54,6 +57,9 @@ class Pupil:
     max_tokens: int | None
     max_ms: float | None
     asked_at: float
+    discard: bool = False
+    replayed: int = 0
+    theta: Float | None = None
     updates: asyncio.Queue[Update] = field(default_factory=asyncio.Queue)
     epoch: int = 0
     cost_ms: float = 0.0
@@ -218,9 +224,12 @@ class Lessons:
         session = pupil.session
         pupil.epoch = session.epoch
         held = session.cohort.bank.view(THETA, session.row) if session.open else self._desk.engine.source.theta
-        allowed = min(self._purse.allowance_ms(session) if session.open else 0.0, pupil.max_ms or float("inf"))
+        most = float("inf") if pupil.max_ms is None else pupil.max_ms
+        allowed = min(self._purse.allowance_ms(session) if session.open else 0.0, most)
         bound = LearningBudget(pupil.max_tokens, allowed if allowed < float("inf") else None)
-        return Job(name, held, pupil.examples, budget=bound)
+        replay = earlier(session, pupil.recipe, pupil.parameters)
+        pupil.replayed = len(replay)
+        return Job(name, held, pupil.examples, replay=replay, budget=bound)
 
     def _count(self) -> None:
         self._desk.lessons_waiting, self._desk.learning = len(self._waiting), len(self._learning)

@@ -25,17 +25,29 @@ CHOICES: dict[Strategy, Callable[[Sequence[Drawn]], Chosen]] = {
 
 
 async def drawn(
-    writer: Writer, prompt: Ids, theta: Float, sampling: Sampling, samples: int, strategy: Strategy
+    writer: Writer,
+    prompt: Ids,
+    theta: Float,
+    sampling: Sampling,
+    samples: int,
+    strategy: Strategy,
+    late: Callable[[], bool] = lambda: False,
 ) -> tuple[list[Emitted], int]:
-    """The tokens of the text that is chosen, and how many were drawn for all; text `n` has the seed `seed + n`."""
+    """The tokens of the text that is chosen, and how many were drawn for all; text `n` has the seed `seed + n`.
+
+    `late` is asked as soon as a text has its place, and after each token: whether there is no time for another.
+    """
     texts: list[list[Emitted]] = [[] for _ in range(samples)]
 
     async def draw(place: int) -> None:
         own = replace(sampling, seed=sampling.seed + place)
         async with aclosing(writer.write(prompt, theta, own)) as tokens:
             async for token in tokens:
+                over = late()
                 if token is not None:
                     texts[place].append(token)
+                    if over:
+                        return
 
     tasks = [asyncio.create_task(draw(place)) for place in range(samples)]
     try:

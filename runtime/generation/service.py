@@ -3,31 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
-import numpy as np
-
-from acclimate.adapters.accuracy import Scores
 from acclimate.adapters.fields import THETA
-from acclimate.adapters.language import Ids
 from acclimate.adapters.layout import Float
 from acclimate.runtime.account import Account
 from acclimate.runtime.clock import Clock
-from acclimate.runtime.engines.language import Emitted, Sampling
 from acclimate.runtime.errors import AcclimateError
 from acclimate.runtime.generation.commit import Committing
 from acclimate.runtime.generation.desk import Desk
 from acclimate.runtime.generation.lessons import Lessons, Pupil
 from acclimate.runtime.generation.model import writes_text
+from acclimate.runtime.generation.preparing import budget_of, first_lesson, pupil_of
 from acclimate.runtime.generation.purse import Purse
 from acclimate.runtime.generation.reading import prompt_ids, sampling_of
 from acclimate.runtime.generation.scoring import score_ids, scores
-from acclimate.runtime.generation.searching import drawn
 from acclimate.runtime.generation.studying import examples, recipe_of, refuse_paused
+from acclimate.runtime.generation.text import Subject, Text
 from acclimate.runtime.generation.types import (
-    Drawing,
-    GeneratedToken,
     GenerateReply,
     GenerateRequest,
     LanguageSnapshot,
@@ -37,7 +31,6 @@ from acclimate.runtime.generation.types import (
     ScoreReply,
     ScoreRequest,
     Strategy,
-    Usage,
 )
 from acclimate.runtime.sequences import Sequences
 from acclimate.runtime.sessions.changing import check_etag
@@ -81,27 +74,31 @@ class Generating:
         return model in self._desks
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[GenerateReply, None]:
-        """Who writes the text, then its tokens; the iterator has to be closed.
+        """Who writes the text, then its tokens; before that it may learn. The iterator has to be closed.
 
         Raises:
-            NotFound: no such model or session. FailedPrecondition: the model writes no text. InvalidArgument: prompt or
-            sampling. ResourceExhausted: too many texts wait. Unavailable: the daemon drains.
+            NotFound: no such model or session. FailedPrecondition: the model writes no text. InvalidArgument: prompt,
+            sampling, budget or what is to be learnt. ResourceExhausted: too many texts wait. Unavailable: the daemon
+            drains. What `learn` raises, where something is to be learnt first.
         """
         with self._counted(request.model) as arrived:
             desk = self._desk(request.model)
             limits = desk.limits
             sampling = sampling_of(request.drawing, limits.default_tokens, limits.max_tokens, limits.max_samples)
+            budget, learn = budget_of(request), first_lesson(request)
             session = await self._session(request.model, request.session_id)
             with in_use(session):
                 drawing = request.drawing
                 desk.writer.admit(drawing.samples if drawing.strategy is not Strategy.NONE else 1)
                 ids = await desk.read(lambda: prompt_ids(desk.engine, request.prompt))
+                own, lesson = None, None
+                if session is not None and learn is not None:
+                    own, lesson = await self._learnt(await pupil_of(desk, session, learn, budget, ids, arrived))
+                    session = await self._residency.get(request.model, session.id)
+                    budget = budget.less(lesson.tokens, lesson.cost_ms)
                 theta, version = self._parameters(desk, session)
-                text = Text(desk, session, version, ids, arrived, self)
-                if drawing.strategy is Strategy.NONE:
-                    tokens = desk.writer.write(ids, theta, sampling)
-                else:
-                    tokens = text.searched(sampling, theta, drawing)
+                text = Text(desk, Subject(session, version, ids, arrived, budget, lesson), self.ended, self.now)
+                tokens = text.written(sampling, theta if own is None else own, drawing)
                 async with aclosing(tokens), aclosing(text.replies(tokens)) as replies:
                     async for reply in replies:
                         yield reply
@@ -161,14 +158,23 @@ class Generating:
         """Count a text."""
         tally = text.desk.tally
         tally.texts[ending] += 1
-        tally.prompt_tokens += len(text.prompt)
+        tally.prompt_tokens += len(text.subject.prompt)
         tally.generated_tokens += text.generated
-        if text.session is not None and text.session.open:
-            self._account.used(text.session, 1, text.scores())
+        session = text.subject.session
+        if session is not None and session.open:
+            self._account.used(session, 1, text.scores())
 
     def now(self) -> float:
         """Seconds, on the service's clock."""
         return self._clock.monotonic()
+
+    async def _learnt(self, pupil: Pupil) -> tuple[Float | None, LearnOutcome]:
+        """`theta [P]` that only the text is to be written with, if so; and how the lesson before it ended."""
+        async with aclosing(self._lessons[pupil.session.model].attend(pupil)) as updates:
+            async for update in updates:
+                if isinstance(update, LearnOutcome):
+                    return pupil.theta if pupil.discard else None, update
+        raise AssertionError("a lesson ends with its outcome")
 
     def _desk(self, model: str) -> Desk:
         return self._desks[writes_text(self._residency.table.engine(model)).manifest.name]
@@ -197,74 +203,3 @@ class Generating:
             raise
         finally:
             self._account.finished(model, code, self.now() - arrived)
-
-
-class Text:
-    """One text while it is written: its tokens as they come, and what it has cost so far."""
-
-    def __init__(
-        self, desk: Desk, session: Session | None, version: int, prompt: Ids, arrived: float, service: Generating
-    ) -> None:
-        self.desk, self.session, self.version, self.prompt = desk, session, version, prompt
-        self._arrived, self._service = arrived, service
-        self._latest = self._first = 0.0
-        self._others = 0
-        self._logprobs: list[float] = []
-        self._entropies: list[float] = []
-
-    @property
-    def generated(self) -> int:
-        """Tokens so far, those of texts that were not chosen among them."""
-        return len(self._logprobs) + self._others
-
-    async def searched(
-        self, sampling: Sampling, theta: Float, drawing: Drawing
-    ) -> AsyncGenerator[Emitted | None, None]:
-        """The tokens of the text that a search chooses, once it has."""
-        yield None
-        chosen, count = await drawn(self.desk.writer, self.prompt, theta, sampling, drawing.samples, drawing.strategy)
-        self._others = count - len(chosen)
-        for token in chosen:
-            yield token
-
-    async def replies(self, tokens: AsyncIterator[Emitted | None]) -> AsyncGenerator[GenerateReply, None]:
-        """Messages of the text; however it ends, that is counted."""
-        ending = "cancelled"
-        try:
-            async for token in tokens:
-                if token is None:
-                    yield GenerateReply(self.version)
-                    continue
-                self._took(token)
-                ending = token.finish or ending
-                shown = GeneratedToken(token.token, token.text, token.logprob, token.entropy)
-                usage = self.usage() if token.finish else None
-                yield GenerateReply(self.version, shown, token.finish, usage)
-        except AcclimateError as error:
-            ending = error.code.value
-            raise
-        finally:
-            self._service.ended(self, ending)
-
-    def usage(self) -> Usage:
-        """What it has cost so far."""
-        first, total = ((at - self._arrived) * 1e3 for at in (self._first, self._latest))
-        return Usage(len(self.prompt), self.generated, first, total)
-
-    def scores(self) -> Scores | None:
-        """Of its tokens, for the session's telemetry; None before the first."""
-        if not self._logprobs:
-            return None
-        confidence = np.exp(np.array(self._logprobs, np.float32))
-        return Scores(np.array(self._entropies, np.float32), confidence, np.zeros(len(confidence), np.intp))
-
-    def _took(self, token: Emitted) -> None:
-        tally, now = self.desk.tally, self._service.now()
-        if self._logprobs:
-            tally.between_tokens_seconds.add(now - self._latest)
-        else:
-            tally.first_token_seconds.add(now - self._arrived)
-            self._first = now
-        self._latest = now
-        self._logprobs.append(token.logprob)
-        self._entropies.append(token.entropy)

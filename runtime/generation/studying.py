@@ -7,23 +7,26 @@ from collections.abc import Mapping
 import numpy as np
 
 from acclimate.adapters.errors import RecipeError
+from acclimate.adapters.language import Ids
 from acclimate.adapters.learning.units import Example
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.errors import FailedPrecondition, InvalidArgument
-from acclimate.runtime.generation.types import LearnRequest, Material, MaterialKind
+from acclimate.runtime.generation.types import LearnFirst, LearnRequest, Material, MaterialKind
 from acclimate.runtime.sessions.recipes import values
 from acclimate.runtime.sessions.session import Session
 
 MAX_EXAMPLES = 4096
 # A longer text is learnt in passages of about equal length.
 PASSAGE_TOKENS = 256
+# A prompt alone is learnt in so many passages, if they have so many tokens: one of five is held out.
+PASSAGES, LEAST_TOKENS = 5, 16
 # What they learn is what follows a prompt.
 OF_PAIRS = ("ttt", "ttt_replay", "majority")
 # The model's own texts are what is learnt from; a completion is only what they may be judged by.
 UNANSWERED = ("majority",)
 
 
-def recipe_of(request: LearnRequest, session: Session) -> tuple[str, dict[str, float]]:
+def recipe_of(request: LearnRequest | LearnFirst, session: Session) -> tuple[str, dict[str, float]]:
     """Name and effective parameters of the recipe that a lesson follows.
 
     Raises:
@@ -70,6 +73,28 @@ def examples(engine: LanguageEngine, recipe: str, material: Material) -> tuple[E
     if material.kind is MaterialKind.TEXTS:
         return tuple(passage for place, text in enumerate(material.texts) for passage in _read(engine, text, place))
     return tuple(_pair(engine, *pair, place, field, recipe) for place, pair in enumerate(material.pairs))
+
+
+def own_prompt(recipe: str, prompt: Ids) -> tuple[Example, ...]:
+    """What a text comes after `[t]`, to be learnt from: in passages, some of which can be held out.
+
+    Raises:
+        InvalidArgument: the recipe learns what follows prompts, or there is a single token.
+    """
+    if recipe in OF_PAIRS:
+        raise InvalidArgument(
+            "MATERIAL_INVALID",
+            f"recipe {recipe!r} learns what follows prompts, and not a prompt itself; send learn.pairs or "
+            "learn.demonstrations, or take 'tlm'",
+            field="learn.recipe",
+            recipe=recipe,
+        )
+    if len(prompt) < 2:
+        raise InvalidArgument(
+            "MATERIAL_INVALID", "the prompt has a single token; to be learnt it needs two", field="prompt"
+        )
+    count = max(-(-len(prompt) // PASSAGE_TOKENS), min(PASSAGES, len(prompt) // LEAST_TOKENS), 1)
+    return tuple(Example(passage, np.zeros(0, np.int64)) for passage in np.array_split(prompt, count))
 
 
 def _read(engine: LanguageEngine, text: str, place: int) -> list[Example]:

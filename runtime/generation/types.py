@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from acclimate.runtime.engines.language import Finish, Message
 from acclimate.runtime.types import Histogram
 
 Prompt = str | tuple[Message, ...]
 """A text that is continued, or a conversation whose next turn is the assistant's."""
+Ending = Finish | Literal["budget"]
+"""Why a text ended: as its decoder says, or because its budget was spent."""
 
 
 class Strategy(StrEnum):
@@ -35,46 +38,6 @@ class Drawing:
     samples: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateRequest:
-    """A text to be written: by a session, or by the base where `session_id` is None."""
-
-    model: str
-    session_id: str | None
-    prompt: Prompt
-    drawing: Drawing = Drawing()
-
-
-@dataclass(frozen=True, slots=True)
-class GeneratedToken:
-    """A token: its id, what it adds to the text, and log-probability and entropy in nats."""
-
-    id: int
-    text: str
-    logprob: float
-    entropy: float
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What a text has cost: tokens, and milliseconds since the request arrived."""
-
-    prompt_tokens: int
-    generated_tokens: int
-    first_token_ms: float
-    total_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateReply:
-    """One message of a text: who writes it, at first; then a token; with the last, why it ended and what it cost."""
-
-    version: int
-    token: GeneratedToken | None = None
-    finish: Finish = ""
-    usage: Usage | None = None
-
-
 class MaterialKind(StrEnum):
     """What a lesson is made of."""
 
@@ -90,6 +53,73 @@ class Material:
     kind: MaterialKind
     texts: tuple[str, ...] = ()
     pairs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ComputeBudget:
+    """Tokens that one request may have computed and drawn, and milliseconds; None: no bound."""
+
+    max_tokens: int | None = None
+    max_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnFirst:
+    """A lesson before a text, for a `share` of its budget, 0 to 1; None means the text's prompt, the session's recipe.
+
+    With `discard` the session stays as it is, and only the text is written with what was learnt.
+    """
+
+    share: float
+    material: Material | None = None
+    recipe: str | None = None
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    discard: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """A text to be written: by a session, or by the base where `session_id` is None."""
+
+    model: str
+    session_id: str | None
+    prompt: Prompt
+    drawing: Drawing = Drawing()
+    budget: ComputeBudget = ComputeBudget()
+    learn: LearnFirst | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedToken:
+    """A token: its id, what it adds to the text, and log-probability and entropy in nats."""
+
+    id: int
+    text: str
+    logprob: float
+    entropy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a text has cost: tokens, milliseconds since the request arrived, and the lesson before it."""
+
+    prompt_tokens: int
+    generated_tokens: int
+    first_token_ms: float
+    total_ms: float
+    learned_tokens: int = 0
+    learning_ms: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateReply:
+    """One message of a text: who writes it and what it learnt first; then a token; last, why it ended and its cost."""
+
+    version: int
+    token: GeneratedToken | None = None
+    finish: Ending = ""
+    usage: Usage | None = None
+    lesson: LearnOutcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +156,7 @@ class LearnVerdict(StrEnum):
     COMMITTED = "committed"
     ROLLED_BACK = "rolled_back"
     SKIPPED = "skipped"
+    USED = "used"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +174,7 @@ class LearnOutcome:
     held_out_perplexity_before: float
     held_out_perplexity_after: float
     theta_distance: float
+    replayed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

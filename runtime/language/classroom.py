@@ -49,6 +49,9 @@ class Classroom:
         self._moments = self._rule.template(engine.source.parameters.size, len(self._rows))
         self._best = _stacked([job.theta for job in jobs])
         count = len(jobs)
+        judging = [sum(unit.tokens for unit in row.judges) for row in self._rows]
+        self._judging = np.bincount(self._job, judging, minlength=count).astype(np.int64)
+        self._check_tokens = self._judging + base.tokens
         self._stopped: dict[int, Stopped] = {}
         self._told: set[int] = set()
         self._verdict = [Verdict.NOTHING] * count
@@ -75,7 +78,7 @@ class Classroom:
     def begin(self) -> None:
         """Measure what is held out before anything is learnt; a job that cannot pay for it and a step ends here."""
         began = self._now()
-        able = [job for job in self.active if not self._short(job, self._check_tokens(job))]
+        able = [job for job in self.active if not self._short(job, self._check_tokens[job])]
         self.stop([job for job in self.active if job not in able], Stopped.TOKENS)
         self._before = self._held(able)
         self._after = dict(self._before)
@@ -115,7 +118,7 @@ class Classroom:
         """Jobs whose budget does not reach for this step and the check after it; they have ended."""
         tokens = self._step_tokens(step)
         reserve_ms = self._slowest_ms["step"] + self._slowest_ms["check"]
-        out_of_tokens = [job for job in self.active if self._short(job, int(tokens[job]) + self._check_tokens(job))]
+        out_of_tokens = [job for job in self.active if self._short(job, tokens[job] + self._check_tokens[job])]
         self.stop(out_of_tokens, Stopped.TOKENS)
         elapsed = self._elapsed_ms()
         late = [
@@ -192,6 +195,9 @@ class Classroom:
                 loss=float(self._loss[job]),
                 held_out_before=before.perplexity if before else None,
                 held_out_after=after.perplexity if after else None,
+                accuracy_before=before.accuracy if before else None,
+                accuracy_after=after.accuracy if after else None,
+                reached=self._theta[self._result(job)].copy(),
                 canary_ratio=float(self._ratio[job]),
             )
 
@@ -254,18 +260,13 @@ class Classroom:
         """Losses of what is held out, of these jobs; its tokens are charged."""
         rows = [row for row, job in enumerate(self._job) if job in set(jobs)]
         judges = [self._rows[row].judges for row in rows]
-        for row in rows:
-            self._tokens[self._job[row]] += sum(unit.tokens for unit in self._rows[row].judges)
+        self._tokens[list(jobs)] += self._judging[list(jobs)]
         own = [int(self._job[row]) for row in rows]
         return held_out(self._engine, self._theta[rows], judges, own, self._limits.tokens_at_once)
 
     def _result(self, job: int) -> int:
         """The row whose theta is the job's result."""
         return int(np.flatnonzero((self._job == job) & self._answers)[0])
-
-    def _check_tokens(self, job: int) -> int:
-        judges = sum(u.tokens for row in self._rows if row.job == job for u in row.judges)
-        return judges + self._base.tokens
 
     def _step_tokens(self, step: int) -> NDArray[np.int64]:
         """Tokens `[J]` of a step of each job."""
@@ -276,9 +277,9 @@ class Classroom:
         result: NDArray[np.int64] = np.bincount(self._job, lengths, minlength=len(self._jobs)).astype(np.int64)
         return result
 
-    def _short(self, job: int, tokens: int) -> bool:
+    def _short(self, job: int, tokens: np.int64) -> bool:
         bound = self._jobs[job].budget.tokens
-        return bound is not None and self._tokens[job] + tokens > bound
+        return bound is not None and bool(self._tokens[job] + tokens > bound)
 
     def _elapsed_ms(self) -> float:
         return 1e3 * (self._now() - self._started)

@@ -18,11 +18,12 @@ from acclimate.runtime.language.canary_texts import CANARIES
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Foundation:
-    """Canaries of K texts in groups, the source's mean loss on each group, and its Fisher information.
+    """Canaries of K texts in groups, what the source says of them, and its Fisher information.
 
     Attributes:
         units: K of them; their completions count, and anchor.
         group: `[K]` which group each belongs to.
+        logprob: `[K, T]` of their tokens under the source, where they count.
         loss: `[G]` nats a token under the source.
         fisher: `[P]` mean squared gradient of the canaries' loss, scaled to a mean of 1.
     """
@@ -30,6 +31,7 @@ class Foundation:
     units: tuple[Unit, ...]
     stacked: Stack
     group: NDArray[np.int64]
+    logprob: Float
     loss: Float
     fisher: Float
 
@@ -56,7 +58,8 @@ def foundation(engine: LanguageEngine) -> Foundation:
     fisher = (gradient.astype(np.float64) ** 2).mean(axis=0)
     fisher = (fisher / max(float(fisher.mean()), 1e-30)).astype(np.float32)
     nats, tokens = -(targets.weight * scores.logprob).sum(axis=1), targets.weight.sum(axis=1)
-    return Foundation(tuple(units), stacked, np.array(group), _by_group(nats, tokens, np.array(group)), fisher)
+    loss = _by_group(nats, tokens, np.array(group))
+    return Foundation(tuple(units), stacked, np.array(group), scores.logprob, loss, fisher)
 
 
 def canary_losses(engine: LanguageEngine, base: Foundation, theta: Float, at_once: int) -> Float:

@@ -22,13 +22,25 @@ class LearningBudget:
     tokens: int | None = None
     milliseconds: float | None = None
 
+    def part(self, share: float) -> LearningBudget:
+        """A share of it, 0 to 1, tokens rounded down."""
+        tokens = None if self.tokens is None else int(self.tokens * share)
+        return LearningBudget(tokens, None if self.milliseconds is None else self.milliseconds * share)
+
+    def less(self, tokens: int, milliseconds: float) -> LearningBudget:
+        """What is left of it after so much; never less than nothing."""
+        return LearningBudget(
+            None if self.tokens is None else max(self.tokens - tokens, 0),
+            None if self.milliseconds is None else max(self.milliseconds - milliseconds, 0.0),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class LearningLimits:
     """What a proposal must pass, and how much is computed at once.
 
     Attributes:
-        trust_radius: largest distance of theta from the source, relative to the source's length.
+        trust_radius: largest relative distance of theta from the source, see `distances.theta_distance`.
         canary_tolerance: how much the perplexity of each group of canaries may rise, as a share.
         patience: checks without a better held-out loss after which a job ends.
         tokens_at_once: most tokens of one call of the engine, padding included.
@@ -117,8 +129,9 @@ class Progress:
 class Learnt:
     """The end of a job: the row `theta [P]` that the session should have from now on.
 
-    Where nothing was kept it is the one that the job came with, bit for bit. `canary_ratio` is the perplexity of the
-    group of canaries that has suffered most, over the source's.
+    Where nothing was kept it is the one that the job came with, bit for bit. `held_out` are perplexities, `accuracy`
+    shares of held-out questions answered right. `canary_ratio` is the perplexity of the group of canaries that has
+    suffered most, over the source's. `reached [P]` is where the last step led, kept or not.
     """
 
     session: str
@@ -132,6 +145,9 @@ class Learnt:
     held_out_before: float | None
     held_out_after: float | None
     canary_ratio: float
+    accuracy_before: float | None
+    accuracy_after: float | None
+    reached: Float
 
     @property
     def kept(self) -> bool:

@@ -1,16 +1,17 @@
-"""Whether what was learnt may stand: finite, near the source, canaries as likely, held-out examples more likely."""
+"""Whether what was learnt may stand: finite, near the source, canaries as likely, held-out examples better known."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate.adapters.distances import theta_distance
 from acclimate.adapters.layout import Float
 from acclimate.adapters.learning.lesson import Holding
-from acclimate.adapters.learning.objectives import sample_losses
+from acclimate.adapters.learning.objectives import choices, sample_losses
 from acclimate.adapters.learning.units import Unit, stack
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.language.foundation import Foundation, canary_losses, score_in_parts
@@ -19,10 +20,21 @@ from acclimate.runtime.language.jobs import LearningLimits, Verdict
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Held:
-    """Losses of the held-out samples of one job, in an order that is always the same, and the tokens behind each."""
+    """How well one job's held-out examples are known, in an order that is always the same.
 
-    losses: Float
-    tokens: Float
+    Attributes:
+        losses: `[N]` of the samples, in nats; see `sample_losses`.
+        tokens: `[N]` behind each.
+        contrasts: `[M]` of the questions among them, in nats; see `choices`.
+        right: `[M]` whether the right answer is the likeliest.
+        guess: `[M]` how often guessing would be right.
+    """
+
+    losses: Float = field(default_factory=lambda: np.zeros(0, np.float32))
+    tokens: Float = field(default_factory=lambda: np.zeros(0, np.float32))
+    contrasts: Float = field(default_factory=lambda: np.zeros(0, np.float32))
+    right: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    guess: Float = field(default_factory=lambda: np.zeros(0, np.float32))
 
     @property
     def mean(self) -> float:
@@ -36,11 +48,16 @@ class Held:
             return None
         return float(np.exp(min((self.losses * self.tokens).sum() / self.tokens.sum(), 50.0)))
 
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the questions that are answered right; None where there are none."""
+        return float(self.right.mean()) if len(self.right) else None
+
 
 def held_out(
     engine: LanguageEngine, theta: Float, judges: Sequence[Sequence[Unit]], jobs: Sequence[int], at_once: int
 ) -> dict[int, Held]:
-    """Losses of held-out units, by job.
+    """What held-out units say, by job.
 
     Args:
         engine: it scores all rows together.
@@ -50,22 +67,41 @@ def held_out(
         at_once: most tokens of one call.
     """
     units = [unit for own in judges for unit in own]
-    result = {job: Held(np.zeros(0, np.float32), np.zeros(0, np.float32)) for job in jobs}
+    result = {job: Held() for job in jobs}
     if not units:
         return result
     owner = np.repeat(np.arange(len(judges)), [len(own) for own in judges])
     rows, targets = stack(units).take(np.arange(len(units)), owner)
-    losses, tokens, unit = sample_losses(score_in_parts(engine, rows, theta, at_once), targets)
-    job = np.asarray(jobs)[owner[unit]]
-    return result | {int(n): Held(losses[job == n], tokens[job == n]) for n in np.unique(job)}
+    scores = score_in_parts(engine, rows, theta, at_once)
+    losses, tokens, unit = sample_losses(scores, targets)
+    found = choices(scores, targets)
+    job, asked = np.asarray(jobs)[owner[unit]], np.asarray(jobs)[owner[found.row]]
+    for n in np.unique(job):
+        mine, own = job == n, asked == n
+        result[int(n)] = Held(losses[mine], tokens[mine], found.contrast[own], found.right[own], found.guess[own])
+    return result
 
 
 def gained(before: Held, after: Held, holding: Holding) -> bool:
     """Whether held-out samples are better known: by the margin, and by so many standard errors of the paired fall.
 
     The error of few samples is itself uncertain, and counts for more, as in quantiles of Student: twice with two.
+    Where answers have rivals, the right ones have to stand out by as much as well, and be chosen no less often; of some
+    recipes, more often than by guessing. The form of answers is soon learnt, makes all of them likelier, and does not
+    tell which one is right; and who knows nothing gains by being less sure of it.
     """
-    fall = before.losses - after.losses
+    if not _fallen(before.losses - after.losses, holding):
+        return False
+    if not len(after.right):
+        return True
+    right = after.right.sum()
+    if right < before.right.sum() or (holding.beyond_guessing and right <= after.guess.sum()):
+        return False
+    return _fallen(before.contrasts - after.contrasts, holding)
+
+
+def _fallen(fall: Float, holding: Holding) -> bool:
+    """Whether losses have fallen by enough, see `gained`."""
     if not len(fall) or not np.isfinite(fall).all():
         return False
     count = len(fall)
@@ -79,8 +115,7 @@ def refused(
     """Why each row `[R, P]` may not stand, or None; and its `canary_ratio [R]`, see `Learnt`."""
     source = engine.source.theta
     finite: NDArray[np.bool_] = np.logical_and.reduce(np.isfinite(theta), axis=1)
-    distance = np.linalg.norm(np.where(finite[:, np.newaxis], theta - source, 0), axis=1)
-    near = distance <= limits.trust_radius * max(float(np.linalg.norm(source)), 1e-12)
+    near = theta_distance(np.where(finite[:, np.newaxis], theta, source), engine.source) <= limits.trust_radius
     sound = np.flatnonzero(finite & near)
     rise = np.zeros(len(theta), np.float32)
     if len(sound):

@@ -94,25 +94,27 @@ def epoch_of(
 
     Args:
         engine: for the source's log-probabilities of what anchors.
-        base: the canaries, which anchor where the lesson has a divergence.
+        base: the canaries, which anchor where the lesson has a divergence, and what the source says of them.
         lesson: how many units a step.
         units: each row's own; a row without any takes no step.
         extra: each row's replayed ones.
         random: each row's own, so that a job goes as it would alone.
         at_once: most tokens of one call.
     """
-    batch, flat, orders = lesson.descent.batch, list[Unit](), []
+    batch, flat, orders, canaries = lesson.descent.batch, list[Unit](), [], list[int]()
     for own, more, drawn in zip(units, extra, random, strict=True):
         anchors = base.units if lesson.anchors.kl > 0 and own else ()
         mine = [*own, *more, *(_anchor_only(unit) for unit in anchors)]
         orders.append(len(flat) + drawn.permutation(len(mine)))
+        canaries += range(len(flat) + len(mine) - len(anchors), len(flat) + len(mine))
         flat += mine
     steps = np.array([-(-len(order) // batch) for order in orders], np.int64)
     plan = np.full((len(orders), int(steps.max(initial=0)) * batch), -1)
     for row, order in enumerate(orders):
         plan[row, : len(order)] = order
     stacked = stack(flat)
-    return Epoch(stacked, _base_logprob(engine, stacked, at_once), plan.reshape(len(orders), -1, batch), steps)
+    known = _base_logprob(engine, base, stacked, canaries, at_once)
+    return Epoch(stacked, known, plan.reshape(len(orders), -1, batch), steps)
 
 
 def replayed(lesson: Lesson, job: Job, own: int, random: np.random.Generator, room: int) -> list[Unit]:
@@ -135,10 +137,15 @@ def _anchor_only(unit: Unit) -> Unit:
     return Unit(unit.ids, unit.parent, np.zeros_like(unit.weight), unit.branch, unit.gold, unit.anchor)
 
 
-def _base_logprob(engine: LanguageEngine, stacked: Stack, at_once: int) -> Float:
-    """Log-probabilities under the source of units that anchor; the others are not computed."""
+def _base_logprob(
+    engine: LanguageEngine, base: Foundation, stacked: Stack, canaries: Sequence[int], at_once: int
+) -> Float:
+    """Log-probabilities under the source of units that anchor; canaries' are known, the others' are computed."""
     found = np.zeros(stacked.ids.shape, np.float32)
-    index = np.flatnonzero(stacked.targets.anchor.any(axis=1))
+    for place, unit in enumerate(canaries):
+        known = base.logprob[place % len(base.units)]
+        found[unit, : len(known)] = known
+    index = np.setdiff1d(np.flatnonzero(stacked.targets.anchor.any(axis=1)), canaries)
     if len(index):
         rows, _ = stacked.take(index, np.zeros(len(index), np.intp))
         scores: TokenScores = score_in_parts(engine, rows, engine.source.theta[np.newaxis], at_once)

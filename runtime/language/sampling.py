@@ -32,23 +32,6 @@ class Chosen:
         return sum(len(text.ids) for text in self.texts)
 
 
-def split(budget: LearningBudget, learning: float) -> tuple[LearningBudget, LearningBudget]:
-    """A budget in two: the share `learning` of it, and the rest, for sampling.
-
-    Raises:
-        ValueError: the share is not in [0, 1].
-    """
-    if not 0 <= learning <= 1:
-        raise ValueError(f"split is {learning}; it must lie in [0, 1]: the share of the budget that goes to learning")
-    tokens = None if budget.tokens is None else int(budget.tokens * learning)
-    time = None if budget.milliseconds is None else budget.milliseconds * learning
-    rest = LearningBudget(
-        None if budget.tokens is None or tokens is None else budget.tokens - tokens,
-        None if budget.milliseconds is None or time is None else budget.milliseconds - time,
-    )
-    return LearningBudget(tokens, time), rest
-
-
 def sample(
     engine: LanguageEngine,
     prompt: Ids,

@@ -16,7 +16,7 @@ from acclimate.runtime.generation.types import LanguageSnapshot, LearnVerdict
 from acclimate.runtime.metrics.catalogue.rows import RowOfModels, line
 from acclimate.runtime.metrics.collector import model_family
 
-ENDS = ("eos", "stop", "length", "context", "cancelled", Code.UNAVAILABLE.value)
+ENDS = ("eos", "stop", "length", "context", "budget", "cancelled", Code.UNAVAILABLE.value)
 LESSONS = (*(verdict.value for verdict in LearnVerdict), "cancelled")
 
 
@@ -29,7 +29,8 @@ ROWS = (
     LanguageMetric("scored_tokens_total", "counter", "Tokens scored for clients.", lambda m: m.scored_tokens),
     LanguageMetric("learned_tokens_total", "counter", "Tokens computed in lessons, their checks and repetitions among "
                    "them.", lambda m: m.learned_tokens),
-    LanguageMetric("first_token_seconds", "histogram", "From arrival of a request to its first token.",
+    LanguageMetric("first_token_seconds", "histogram", "From arrival of a request to its first token, without the "
+                   "lesson before it.",
                    lambda m: m.first_token_seconds),
     LanguageMetric("between_tokens_seconds", "histogram", "From one token of a text to its next.",
                    lambda m: m.between_tokens_seconds),

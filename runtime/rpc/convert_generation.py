@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
-from acclimate.runtime.engines.language import Finish, Message
+from acclimate.runtime.engines.language import Message
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.generation import types
-from acclimate.runtime.rpc import names
+from acclimate.runtime.rpc import convert_lessons, names
 from acclimate.v1 import generation_pb2 as pb
 from acclimate.v1 import generation_service_pb2 as service_pb
 
-FINISHES: dict[Finish, pb.FinishReason] = {
+FINISHES: dict[types.Ending, pb.FinishReason] = {
     "": pb.FINISH_REASON_UNSPECIFIED,
     "eos": pb.FINISH_REASON_END,
     "stop": pb.FINISH_REASON_STOP,
     "length": pb.FINISH_REASON_LENGTH,
     "context": pb.FINISH_REASON_CONTEXT,
+    "budget": pb.FINISH_REASON_BUDGET,
 }
 STRATEGIES: dict[types.Strategy, pb.SearchStrategy] = {
     types.Strategy.NONE: pb.SEARCH_STRATEGY_UNSPECIFIED,
@@ -39,7 +40,11 @@ def generate_request(message: service_pb.GenerateRequest) -> types.GenerateReque
     prompt = _prompt(message)
     if prompt is None:
         raise InvalidArgument("PROMPT_EMPTY", "prompt is empty; send a prompt or a conversation", field="prompt")
-    return types.GenerateRequest(model, session_id, prompt, drawing(message.sampling, message.search))
+    budget = types.ComputeBudget(message.budget.max_tokens or None, message.budget.max_ms or None)
+    learn = convert_lessons.learn_first(message.learn) if message.HasField("learn") else None
+    return types.GenerateRequest(
+        model, session_id, prompt, drawing(message.sampling, message.search), budget=budget, learn=learn
+    )
 
 
 def drawing(sampling: pb.Sampling, search: pb.Search) -> types.Drawing:
@@ -76,6 +81,11 @@ def generate_message(request: types.GenerateRequest) -> service_pb.GenerateReque
     )
     if asked.strategy is not types.Strategy.NONE:
         message.search.CopyFrom(pb.Search(strategy=STRATEGIES[asked.strategy], samples=asked.samples))
+    if request.budget != types.ComputeBudget():
+        budget = request.budget
+        message.budget.CopyFrom(pb.ComputeBudget(max_tokens=budget.max_tokens or 0, max_ms=budget.max_ms or 0.0))
+    if request.learn is not None:
+        message.learn.CopyFrom(convert_lessons.learn_first_message(request.learn))
     return message
 
 
@@ -92,21 +102,32 @@ def generate_response(reply: types.GenerateReply) -> service_pb.GenerateResponse
                 generated_tokens=used.generated_tokens,
                 first_token_ms=used.first_token_ms,
                 total_ms=used.total_ms,
+                learned_tokens=used.learned_tokens,
+                learning_ms=used.learning_ms,
             )
         )
+    if reply.lesson is not None:
+        message.lesson.CopyFrom(convert_lessons.outcome_message(reply.lesson))
     return message
 
 
 def generate_reply(message: service_pb.GenerateResponse) -> types.GenerateReply:
     """Inverse of `generate_response`."""
     used = message.usage
+    usage = types.Usage(
+        used.prompt_tokens,
+        used.generated_tokens,
+        used.first_token_ms,
+        used.total_ms,
+        used.learned_tokens,
+        used.learning_ms,
+    )
     return types.GenerateReply(
         version=message.version,
         token=_token(message.token) if message.HasField("token") else None,
         finish=_FINISHES_BACK[message.finish_reason],
-        usage=types.Usage(used.prompt_tokens, used.generated_tokens, used.first_token_ms, used.total_ms)
-        if message.HasField("usage")
-        else None,
+        usage=usage if message.HasField("usage") else None,
+        lesson=convert_lessons.outcome(message.lesson) if message.HasField("lesson") else None,
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.generation import types
 from acclimate.runtime.rpc import names
@@ -12,8 +14,10 @@ VERDICTS: dict[types.LearnVerdict, pb.LearnVerdict] = {
     types.LearnVerdict.COMMITTED: pb.LEARN_VERDICT_COMMITTED,
     types.LearnVerdict.ROLLED_BACK: pb.LEARN_VERDICT_ROLLED_BACK,
     types.LearnVerdict.SKIPPED: pb.LEARN_VERDICT_SKIPPED,
+    types.LearnVerdict.USED: pb.LEARN_VERDICT_USED,
 }
 _VERDICTS_BACK = {number: verdict for verdict, number in VERDICTS.items()}
+HasMaterial: TypeAlias = service_pb.LearnRequest | pb.LearnFirst
 
 
 def learn_request(message: service_pb.LearnRequest) -> types.LearnRequest:
@@ -31,7 +35,7 @@ def learn_request(message: service_pb.LearnRequest) -> types.LearnRequest:
     return types.LearnRequest(
         model=model,
         session_id=session_id,
-        material=_material(message),
+        material=_required(message),
         recipe=message.recipe or None,
         parameters=dict(message.recipe_parameters),
         max_tokens=message.max_tokens or None,
@@ -42,7 +46,6 @@ def learn_request(message: service_pb.LearnRequest) -> types.LearnRequest:
 
 def learn_message(request: types.LearnRequest) -> service_pb.LearnRequest:
     """Inverse of `learn_request`."""
-    given = request.material
     message = service_pb.LearnRequest(
         name=names.session_name(request.model, request.session_id),
         recipe=request.recipe or "",
@@ -51,13 +54,41 @@ def learn_message(request: types.LearnRequest) -> service_pb.LearnRequest:
         max_ms=request.max_ms or 0.0,
         etag=request.etag,
     )
-    pairs = pb.Pairs(pairs=[pb.Pair(prompt=prompt, completion=completion) for prompt, completion in given.pairs])
-    if given.kind is types.MaterialKind.TEXTS:
-        message.texts.CopyFrom(pb.Texts(texts=given.texts))
-    elif given.kind is types.MaterialKind.PAIRS:
-        message.pairs.CopyFrom(pairs)
-    else:
-        message.demonstrations.CopyFrom(pairs)
+    _put_material(message, request.material)
+    return message
+
+
+def learn_first(message: pb.LearnFirst) -> types.LearnFirst:
+    """What is to be learnt before a text.
+
+    Raises:
+        InvalidArgument: it is not said how much of the budget is for learning.
+    """
+    if not message.HasField("share"):
+        raise InvalidArgument(
+            "SHARE_INVALID",
+            "learn.share is not set; say which share of the budget goes to learning, 0 to 1",
+            field="learn.share",
+        )
+    return types.LearnFirst(
+        share=message.share,
+        material=_material(message),
+        recipe=message.recipe or None,
+        parameters=dict(message.recipe_parameters),
+        discard=message.discard,
+    )
+
+
+def learn_first_message(learn: types.LearnFirst) -> pb.LearnFirst:
+    """Inverse of `learn_first`."""
+    message = pb.LearnFirst(
+        share=learn.share,
+        recipe=learn.recipe or "",
+        recipe_parameters=dict(learn.parameters),
+        discard=learn.discard,
+    )
+    if learn.material is not None:
+        _put_material(message, learn.material)
     return message
 
 
@@ -75,7 +106,12 @@ def learn_response(update: types.LearnProgress | types.LearnOutcome) -> service_
             ms_left=update.ms_left,
         )
         return service_pb.LearnResponse(progress=progress)
-    outcome = pb.LearnOutcome(
+    return service_pb.LearnResponse(outcome=outcome_message(update))
+
+
+def outcome_message(update: types.LearnOutcome) -> pb.LearnOutcome:
+    """The message for how a lesson has ended."""
+    return pb.LearnOutcome(
         verdict=VERDICTS[update.verdict],
         reason=update.reason,
         stopped=update.stopped,
@@ -87,8 +123,8 @@ def learn_response(update: types.LearnProgress | types.LearnOutcome) -> service_
         held_out_perplexity_before=update.held_out_perplexity_before,
         held_out_perplexity_after=update.held_out_perplexity_after,
         theta_distance=update.theta_distance,
+        replayed=update.replayed,
     )
-    return service_pb.LearnResponse(outcome=outcome)
 
 
 def learn_update(message: service_pb.LearnResponse) -> types.LearnProgress | types.LearnOutcome:
@@ -105,7 +141,11 @@ def learn_update(message: service_pb.LearnResponse) -> types.LearnProgress | typ
             seen.tokens_left if seen.HasField("tokens_left") else None,
             seen.ms_left if seen.HasField("ms_left") else None,
         )
-    end = message.outcome
+    return outcome(message.outcome)
+
+
+def outcome(end: pb.LearnOutcome) -> types.LearnOutcome:
+    """Inverse of `outcome_message`."""
     return types.LearnOutcome(
         _VERDICTS_BACK[end.verdict],
         end.reason,
@@ -118,16 +158,34 @@ def learn_update(message: service_pb.LearnResponse) -> types.LearnProgress | typ
         end.held_out_perplexity_before,
         end.held_out_perplexity_after,
         end.theta_distance,
+        end.replayed,
     )
 
 
-def _material(message: service_pb.LearnRequest) -> types.Material:
-    kind = message.WhichOneof("material")
-    if kind is None:
+def _required(message: service_pb.LearnRequest) -> types.Material:
+    material = _material(message)
+    if material is None:
         raise InvalidArgument(
             "MATERIAL_EMPTY", "there is nothing to learn; send texts, pairs or demonstrations", field="texts"
         )
+    return material
+
+
+def _material(message: HasMaterial) -> types.Material | None:
+    kind = message.WhichOneof("material")
+    if kind is None:
+        return None
     if kind == "texts":
         return types.Material(types.MaterialKind.TEXTS, texts=tuple(message.texts.texts))
     given = message.pairs if kind == "pairs" else message.demonstrations
     return types.Material(types.MaterialKind(kind), pairs=tuple((pair.prompt, pair.completion) for pair in given.pairs))
+
+
+def _put_material(message: HasMaterial, given: types.Material) -> None:
+    pairs = pb.Pairs(pairs=[pb.Pair(prompt=prompt, completion=completion) for prompt, completion in given.pairs])
+    if given.kind is types.MaterialKind.TEXTS:
+        message.texts.CopyFrom(pb.Texts(texts=given.texts))
+    elif given.kind is types.MaterialKind.PAIRS:
+        message.pairs.CopyFrom(pairs)
+    else:
+        message.demonstrations.CopyFrom(pairs)

@@ -194,7 +194,7 @@ class Census:
             CODE.get(session.state, 0),  # Closed, since it was found; it is named again then.
             account.samples,
             len(session.buffer),
-            session.cohort.bank.row_bytes + session.buffer.nbytes + snapshot_bytes,
+            session.cohort.bank.row_bytes + session.buffer.nbytes + session.earlier_bytes + snapshot_bytes,
             len(held),
             snapshot_bytes,
             session.distance,

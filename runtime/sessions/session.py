@@ -15,6 +15,7 @@ from acclimate.adapters import budget
 from acclimate.adapters.accuracy import Telemetry, difference_of_confidences
 from acclimate.adapters.fields import STATS, THETA
 from acclimate.adapters.layout import Float
+from acclimate.adapters.learning.units import Example
 from acclimate.adapters.outputs import AsIs
 from acclimate.adapters.signals import SIGNALS
 from acclimate.runtime.engines.base import Folded
@@ -61,7 +62,8 @@ class Session:
     they learnt, and are answered by the source's model until steps have caught up with their stream. A session that
     is not used for `ttl_seconds` is deleted for good; None: never. `charged` is what its tenant's quota counts of it,
     bytes. `pins` counts the requests that are under way, and `terms` are those of the request that waits for the
-    session's next step, if one does.
+    session's next step, if one does. `earlier` are examples that a language model's session has learnt from and what it
+    knows holds, for lessons that replay them; no store keeps them.
     """
 
     model: str
@@ -88,6 +90,7 @@ class Session:
     distance: float = 0.0
     drift: tuple[float, ...] = STEADY
     terms: Terms | None = None
+    earlier: tuple[Example, ...] = ()
     telemetry: Telemetry = UNSEEN
     account: Account = field(default_factory=Account)
 
@@ -108,8 +111,13 @@ class Session:
 
     @property
     def state_bytes(self) -> int:
-        """Bytes of its row in the bank, of the samples it holds and of its snapshots."""
-        return self.kept_bytes + self.buffer.nbytes
+        """Bytes of its row in the bank, of the samples and examples it holds and of its snapshots."""
+        return self.kept_bytes + self.buffer.nbytes + self.earlier_bytes
+
+    @property
+    def earlier_bytes(self) -> int:
+        """The part of them that is examples of earlier lessons."""
+        return sum(one.prompt.nbytes + one.completion.nbytes for one in self.earlier)
 
     @property
     def kept_bytes(self) -> int:
@@ -165,6 +173,7 @@ class Session:
         self.state = after(self.state, SessionEvent.RESTORE)
         self.cohort.bank.reset(self.row, keep=budget.PREFIX)
         self.buffer.clear()
+        self.earlier = ()
         self.folded, self.behind = None, False
         self.distance = 0.0
         self.drift = STEADY
@@ -186,6 +195,7 @@ class Session:
         self.snapshots.clear()
         self.cohort.bank.release(self.row)
         self.buffer.clear()
+        self.earlier = ()
         self.epoch += 1
 
     def view(self, now: float) -> SessionView:

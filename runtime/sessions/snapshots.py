@@ -63,13 +63,16 @@ def find(session: Session, snapshot_id: str) -> Snapshot:
 
 
 def put_back(session: Session, record: SessionRecord, folded: Folded | None) -> None:
-    """Let the session be what the record says it had learnt, at a new version; what waits to be learnt from is dropped.
+    """Let the session be what the record says it had learnt, at a new version.
+
+    What waits to be learnt from is dropped, and so are examples of lessons: nobody knows which it had learnt by then.
 
     Raises:
         FailedPrecondition: the record is of another layout. The session is as it was then.
     """
     _copy(session, record, folded)
     session.buffer.clear()
+    session.earlier = ()
     session.version += 1
     session.epoch += 1
 

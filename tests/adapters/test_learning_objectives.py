@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from acclimate.adapters.language import TokenRows, TokenScores
 from acclimate.adapters.learning import objectives
 from acclimate.adapters.learning.objectives import Loss
-from acclimate.adapters.learning.units import NONE, Targets
+from acclimate.adapters.learning.units import NONE, Targets, Tree, stack
 
 SESSIONS, ROWS, TOKENS = 3, 7, 9
 GROUP = np.array([0, 2, 0, 1, 1, 2, 0])
@@ -34,6 +35,7 @@ def drawn(seed: int = 0) -> tuple[TokenScores, TokenRows, Targets]:
         gold=np.array([0, 2, 1, NONE, 1, 2, NONE]),
         anchor=(random.integers(0, 2, (ROWS, TOKENS)) * inside).astype(np.float32),
         advantage=random.normal(size=ROWS).astype(np.float32),
+        rivals=np.zeros(ROWS, np.int64),
     )
     return scores, TokenRows(np.zeros((ROWS, TOKENS), np.int64), lengths, GROUP), targets
 
@@ -135,7 +137,7 @@ def test_divergence_is_zero_at_the_source_and_nowhere_below() -> None:
 
 def test_a_text_of_no_advantage_is_not_pushed() -> None:
     scores, rows, targets = drawn()
-    level = Targets(targets.weight, targets.branch, targets.gold, targets.anchor, np.zeros(ROWS, np.float32))
+    level = replace(targets, advantage=np.zeros(ROWS, np.float32))
     assert not objectives.policy(scores, rows, level, SESSIONS).cotangents.logprob.any()
 
 
@@ -151,3 +153,41 @@ def test_samples_are_units_with_candidates_and_branches_of_others() -> None:
     counted = (targets.branch[at] == b) & (targets.weight[at] > 0)
     assert losses[len(contrasted)] == pytest.approx(-scores.logprob[at][counted].mean(), rel=1e-5)
     assert tokens[len(contrasted)] == counted.sum()
+
+
+def test_choices_of_units_with_candidates_are_their_contrast() -> None:
+    scores, _, targets = drawn()
+    found = objectives.choices(scores, targets)
+    contrasted = np.flatnonzero(targets.gold != NONE)
+    assert found.row.tolist() == contrasted.tolist()
+    np.testing.assert_allclose(found.guess, 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(
+        found.contrast, objectives.sample_losses(scores, targets)[0][: len(contrasted)], rtol=1e-5
+    )
+    each = objectives.candidate_scores(scores, targets, 3)[contrasted]
+    assert found.right.tolist() == (each.argmax(axis=1) == targets.gold[contrasted]).tolist()
+
+
+def test_choices_of_a_tree_are_one_for_each_question() -> None:
+    """Two questions: the first with two rivals, one of them likelier; the second with one rival, as likely."""
+    tree = Tree()
+    trunk = tree.add(np.zeros(1, np.int64))
+    for branch, tokens in ((0, 2), (1, 1), (2, 1), (3, 1), (4, 2)):
+        tree.add(np.zeros(tokens, np.int64), trunk, weight=float(branch % 3 == 0), branch=branch)
+    units = stack([tree.unit(rivals=3)])
+    rows, targets = units.take(np.zeros(1, np.intp), np.zeros(1, np.intp))
+    assert rows.scored is not None
+    assert rows.scored.tolist() == [[False] + [True] * 7]
+    logprob = np.array([[0, -1, -1, -0.5, -4, -2, -1, -1]], np.float32)
+    found = objectives.choices(TokenScores(logprob, np.zeros_like(logprob)), targets)
+    z = np.array([-2, -0.5, -4])
+    np.testing.assert_allclose(found.contrast, [np.log(np.exp(z).sum()) + 2, np.log(2)], rtol=1e-5)
+    np.testing.assert_allclose(found.guess, [1 / 3, 1 / 2], rtol=1e-6)
+    assert found.right.tolist() == [False, False], "a tie is not right"
+    assert found.row.tolist() == [0, 0]
+
+
+def test_without_candidates_there_is_no_choice() -> None:
+    scores, _, targets = drawn()
+    found = objectives.choices(scores, replace(targets, gold=np.full(ROWS, NONE)))
+    assert len(found.contrast) == len(found.right) == len(found.guess) == len(found.row) == 0

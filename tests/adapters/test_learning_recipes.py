@@ -93,6 +93,31 @@ def test_held_out_examples_are_asked_after_the_shown_ones() -> None:
     assert [text(unit.ids) for unit in split] == ["q0 a0 q1 a1 ", "q0 a0 q2 a2 "]
 
 
+def test_answers_that_several_share_stand_beside_the_right_one() -> None:
+    shown = [example("q0 ", "yes "), example("q1 ", "no "), example("q2 ", "yes ")]
+    (unit,) = compose.in_context(shown, [example("q3 ", "no "), example("q4 ", "odd ")], 200)
+    assert unit.rivals == 3
+    assert {int(b): text(unit.ids[unit.branch == b]) for b in np.unique(unit.branch[unit.branch >= 0])} == {
+        0: "no ",
+        1: "yes ",
+        3: "odd ",
+        4: "yes ",
+        5: "no ",
+    }
+    assert text(unit.ids[unit.weight > 0]) == "no odd ", "rivals do not count in the loss"
+    first = [int(np.flatnonzero(unit.branch == branch)[0]) for branch in (3, 4, 5)]
+    assert len(set(unit.parent[first])) == 1, "they come after the same question"
+    assert compose.in_context(shown, [example("q3 ", "no ")], 20)[0].rivals == 2
+    different = [example("q3 ", "b "), example("q4 ", "c "), example("q5 ", "d ")]
+    assert compose.in_context(shown, different, 200)[0].rivals == 0, "most answers are given once"
+    assert compose.in_context(shown, [example("q3 ", "no ")], 8)[0].rivals == 0, "no room for them"
+
+
+def test_known_candidates_are_the_rivals() -> None:
+    (unit,) = compose.in_context([example("q0 ", "x ")], [example("q1 ", "b ", "a ", "b ", "c ")], 100)
+    assert [text(unit.ids[unit.branch == b]) for b in range(3)] == ["b ", "a ", "c "]
+
+
 def test_documents_come_in_windows() -> None:
     units = compose.documents([example("abcdefghij", "")], np.random.default_rng(0), 4)
     assert [text(unit.ids) for unit in units] == ["abcd", "efgh", "ij"]

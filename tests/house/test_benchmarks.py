@@ -8,9 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from benchmarks._report import Report, commit, emit
+from acclimate.runtime.engines.reference_language import reference_language
+from benchmarks import _intents_plot
+from benchmarks._bbh import Kept
+from benchmarks._intents import User
+from benchmarks._report import Report, Value, commit, emit
 from tests.house.tree import ROOT
 
 RUNNABLE = 'if __name__ == "__main__"'
@@ -60,3 +65,39 @@ def _benchmark(name: str, *arguments: str) -> str:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return result.stdout
+
+
+def test_a_table_that_was_cut_off_goes_on_where_it_ended(tmp_path: Path) -> None:
+    file, measured = tmp_path / "rows.jsonl", list[str]()
+
+    def measure(name: str) -> dict[str, Value]:
+        measured.append(name)
+        if name == "third":
+            raise KeyboardInterrupt
+        return {"task": name, "ttt": 50.0}
+
+    with pytest.raises(KeyboardInterrupt):
+        Kept(file, {"limit": "20"}).all(["first", "third"], measure)
+    rows = Kept(file, {"limit": "20"}).all(["first", "second"], measure)
+    assert rows == [{"task": "first", "ttt": 50.0}, {"task": "second", "ttt": 50.0}]
+    assert measured == ["first", "third", "second"]
+    with pytest.raises(SystemExit, match="--keep"):
+        Kept(file, {"limit": "10"})
+
+
+def test_a_picture_of_examples_has_the_frozen_models_lines_in_it(tmp_path: Path) -> None:
+    """Taught nothing, a session answers as the frozen model does, whatever the number of examples."""
+    pytest.importorskip("matplotlib")
+    language = reference_language("red green blue " * 20)
+
+    def users_of(shots: int) -> list[User]:
+        examples = tuple((f"the {word} one {n}", at) for at, word in enumerate(("red", "blue")) for n in range(shots))
+        return [User(("red", "blue"), examples, (("a red one", 0), ("a blue one", 1)))]
+
+    rows = _intents_plot.measured(language, users_of, lambda _: language.source.theta[np.newaxis])
+    assert [row["examples"] for row in rows] == [1, 2, 4, 8]
+    for row in rows:
+        assert (row["zero_shot"], row["zero_shot_calibrated"]) == (row["trained"], row["trained_calibrated"])
+        assert row["zero_shot"] == rows[0]["zero_shot"]
+    _intents_plot.draw(rows, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")

@@ -15,8 +15,10 @@ class Ttt:
     """Test-time training (Akyürek et al. 2025, arXiv 2411.07279): `orders` shuffles of the demonstrations an epoch.
 
     The loss is on all outputs and no input. Two halves of the demonstrations judge each other before what was learnt
-    from all of them is kept: with few demonstrations a held-out part would cost too much. Questions are put in the form
-    of `transformations` by the caller, who also votes over them; answers come with the demonstrations in the prompt.
+    from all of them is kept: with few demonstrations a held-out part would cost too much. Where a task's answers can be
+    told from each other they have to be right more often than by guessing: so few steps teach no task from nothing.
+    Questions are put in the form of `transformations` by the caller, who also votes over them; answers come with the
+    demonstrations in the prompt.
     """
 
     lr: float = 3e-4
@@ -41,5 +43,5 @@ class Ttt:
             likelihood,
             Descent(self.lr, self.epochs, self.batch, self.decay, self.warmup),
             Anchors(self.replay, self.kl, self.pull),
-            Holding(self.held_out, self.folds, self.margin),
+            Holding(self.held_out, self.folds, self.margin, beyond_guessing=True),
         )

@@ -24,19 +24,21 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63limate/v1/generation.proto\x12\x0c\x61\x63\x63limate.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\";\n\x0c\x43onversation\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.acclimate.v1.ChatMessage\"m\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x42\x08\n\x06_top_p\"I\n\x06Search\x12.\n\x08strategy\x18\x01 \x01(\x0e\x32\x1c.acclimate.v1.SearchStrategy\x12\x0f\n\x07samples\x18\x02 \x01(\x05\"C\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x02\"b\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x66irst_token_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\"*\n\x04Pair\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\"\x16\n\x05Texts\x12\r\n\x05texts\x18\x01 \x03(\t\"*\n\x05Pairs\x12!\n\x05pairs\x18\x01 \x03(\x0b\x32\x12.acclimate.v1.Pair\"\xc7\x01\n\rLearnProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x1b\n\x13held_out_perplexity\x18\x05 \x01(\x01\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\x12\x18\n\x0btokens_left\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07ms_left\x18\x08 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_tokens_leftB\n\n\x08_ms_left\"\x90\x02\n\x0cLearnOutcome\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.acclimate.v1.LearnVerdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07stopped\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05steps\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x07 \x01(\x01\x12\x0f\n\x07\x63ost_ms\x18\x08 \x01(\x01\x12\"\n\x1aheld_out_perplexity_before\x18\t \x01(\x01\x12!\n\x19held_out_perplexity_after\x18\n \x01(\x01\x12\x16\n\x0etheta_distance\x18\x0b \x01(\x01\"`\n\x06Scored\x12\x0f\n\x07logprob\x18\x01 \x01(\x01\x12\x12\n\nperplexity\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12!\n\x04\x65\x61\x63h\x18\x04 \x03(\x0b\x32\x13.acclimate.v1.Token*\x98\x01\n\x0eSearchStrategy\x12\x1f\n\x1bSEARCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SEARCH_STRATEGY_BEST_OF_N\x10\x01\x12$\n SEARCH_STRATEGY_SELF_CONSISTENCY\x10\x02\x12 \n\x1cSEARCH_STRATEGY_FIRST_FINISH\x10\x03*\x91\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x19\n\x15\x46INISH_REASON_CONTEXT\x10\x04*\x84\x01\n\x0cLearnVerdict\x12\x1d\n\x19LEARN_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEARN_VERDICT_COMMITTED\x10\x01\x12\x1d\n\x19LEARN_VERDICT_ROLLED_BACK\x10\x02\x12\x19\n\x15LEARN_VERDICT_SKIPPED\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x61\x63\x63limate/v1/generation.proto\x12\x0c\x61\x63\x63limate.v1\",\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\";\n\x0c\x43onversation\x12+\n\x08messages\x18\x01 \x03(\x0b\x32\x19.acclimate.v1.ChatMessage\"m\n\x08Sampling\x12\x12\n\nmax_tokens\x18\x01 \x01(\x05\x12\x13\n\x0btemperature\x18\x02 \x01(\x01\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04stop\x18\x04 \x03(\t\x12\x0c\n\x04seed\x18\x05 \x01(\x03\x42\x08\n\x06_top_p\"I\n\x06Search\x12.\n\x08strategy\x18\x01 \x01(\x0e\x32\x1c.acclimate.v1.SearchStrategy\x12\x0f\n\x07samples\x18\x02 \x01(\x05\"3\n\rComputeBudget\x12\x12\n\nmax_tokens\x18\x01 \x01(\x03\x12\x0e\n\x06max_ms\x18\x02 \x01(\x01\"\xd6\x02\n\nLearnFirst\x12$\n\x05texts\x18\x01 \x01(\x0b\x32\x13.acclimate.v1.TextsH\x00\x12$\n\x05pairs\x18\x02 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12-\n\x0e\x64\x65monstrations\x18\x03 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12\x0e\n\x06recipe\x18\x04 \x01(\t\x12I\n\x11recipe_parameters\x18\x05 \x03(\x0b\x32..acclimate.v1.LearnFirst.RecipeParametersEntry\x12\x12\n\x05share\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x0f\n\x07\x64iscard\x18\x07 \x01(\x08\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\n\n\x08materialB\x08\n\x06_share\"C\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07logprob\x18\x03 \x01(\x02\x12\x0f\n\x07\x65ntropy\x18\x04 \x01(\x02\"\x8f\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x05\x12\x18\n\x10generated_tokens\x18\x02 \x01(\x05\x12\x16\n\x0e\x66irst_token_ms\x18\x03 \x01(\x01\x12\x10\n\x08total_ms\x18\x04 \x01(\x01\x12\x16\n\x0elearned_tokens\x18\x05 \x01(\x03\x12\x13\n\x0blearning_ms\x18\x06 \x01(\x01\"*\n\x04Pair\x12\x0e\n\x06prompt\x18\x01 \x01(\t\x12\x12\n\ncompletion\x18\x02 \x01(\t\"\x16\n\x05Texts\x12\r\n\x05texts\x18\x01 \x03(\t\"*\n\x05Pairs\x12!\n\x05pairs\x18\x01 \x03(\x0b\x32\x12.acclimate.v1.Pair\"\xc7\x01\n\rLearnProgress\x12\x0c\n\x04step\x18\x01 \x01(\x05\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x0e\n\x06tokens\x18\x03 \x01(\x03\x12\x0c\n\x04loss\x18\x04 \x01(\x01\x12\x1b\n\x13held_out_perplexity\x18\x05 \x01(\x01\x12\x12\n\nelapsed_ms\x18\x06 \x01(\x01\x12\x18\n\x0btokens_left\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07ms_left\x18\x08 \x01(\x01H\x01\x88\x01\x01\x42\x0e\n\x0c_tokens_leftB\n\n\x08_ms_left\"\xa2\x02\n\x0cLearnOutcome\x12+\n\x07verdict\x18\x01 \x01(\x0e\x32\x1a.acclimate.v1.LearnVerdict\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07stopped\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12\r\n\x05steps\x18\x05 \x01(\x05\x12\x0e\n\x06tokens\x18\x06 \x01(\x03\x12\x12\n\nelapsed_ms\x18\x07 \x01(\x01\x12\x0f\n\x07\x63ost_ms\x18\x08 \x01(\x01\x12\"\n\x1aheld_out_perplexity_before\x18\t \x01(\x01\x12!\n\x19held_out_perplexity_after\x18\n \x01(\x01\x12\x16\n\x0etheta_distance\x18\x0b \x01(\x01\x12\x10\n\x08replayed\x18\x0c \x01(\x05\"`\n\x06Scored\x12\x0f\n\x07logprob\x18\x01 \x01(\x01\x12\x12\n\nperplexity\x18\x02 \x01(\x01\x12\x0e\n\x06tokens\x18\x03 \x01(\x05\x12!\n\x04\x65\x61\x63h\x18\x04 \x03(\x0b\x32\x13.acclimate.v1.Token*\x98\x01\n\x0eSearchStrategy\x12\x1f\n\x1bSEARCH_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19SEARCH_STRATEGY_BEST_OF_N\x10\x01\x12$\n SEARCH_STRATEGY_SELF_CONSISTENCY\x10\x02\x12 \n\x1cSEARCH_STRATEGY_FIRST_FINISH\x10\x03*\xab\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_END\x10\x01\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x02\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x03\x12\x19\n\x15\x46INISH_REASON_CONTEXT\x10\x04\x12\x18\n\x14\x46INISH_REASON_BUDGET\x10\x05*\x9c\x01\n\x0cLearnVerdict\x12\x1d\n\x19LEARN_VERDICT_UNSPECIFIED\x10\x00\x12\x1b\n\x17LEARN_VERDICT_COMMITTED\x10\x01\x12\x1d\n\x19LEARN_VERDICT_ROLLED_BACK\x10\x02\x12\x19\n\x15LEARN_VERDICT_SKIPPED\x10\x03\x12\x16\n\x12LEARN_VERDICT_USED\x10\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'acclimate.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHSTRATEGY']._serialized_start=1197
-  _globals['_SEARCHSTRATEGY']._serialized_end=1349
-  _globals['_FINISHREASON']._serialized_start=1352
-  _globals['_FINISHREASON']._serialized_end=1497
-  _globals['_LEARNVERDICT']._serialized_start=1500
-  _globals['_LEARNVERDICT']._serialized_end=1632
+  _globals['_LEARNFIRST_RECIPEPARAMETERSENTRY']._loaded_options = None
+  _globals['_LEARNFIRST_RECIPEPARAMETERSENTRY']._serialized_options = b'8\001'
+  _globals['_SEARCHSTRATEGY']._serialized_start=1659
+  _globals['_SEARCHSTRATEGY']._serialized_end=1811
+  _globals['_FINISHREASON']._serialized_start=1814
+  _globals['_FINISHREASON']._serialized_end=1985
+  _globals['_LEARNVERDICT']._serialized_start=1988
+  _globals['_LEARNVERDICT']._serialized_end=2144
   _globals['_CHATMESSAGE']._serialized_start=47
   _globals['_CHATMESSAGE']._serialized_end=91
   _globals['_CONVERSATION']._serialized_start=93
@@ -45,20 +47,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLING']._serialized_end=263
   _globals['_SEARCH']._serialized_start=265
   _globals['_SEARCH']._serialized_end=338
-  _globals['_TOKEN']._serialized_start=340
-  _globals['_TOKEN']._serialized_end=407
-  _globals['_USAGE']._serialized_start=409
-  _globals['_USAGE']._serialized_end=507
-  _globals['_PAIR']._serialized_start=509
-  _globals['_PAIR']._serialized_end=551
-  _globals['_TEXTS']._serialized_start=553
-  _globals['_TEXTS']._serialized_end=575
-  _globals['_PAIRS']._serialized_start=577
-  _globals['_PAIRS']._serialized_end=619
-  _globals['_LEARNPROGRESS']._serialized_start=622
-  _globals['_LEARNPROGRESS']._serialized_end=821
-  _globals['_LEARNOUTCOME']._serialized_start=824
-  _globals['_LEARNOUTCOME']._serialized_end=1096
-  _globals['_SCORED']._serialized_start=1098
-  _globals['_SCORED']._serialized_end=1194
+  _globals['_COMPUTEBUDGET']._serialized_start=340
+  _globals['_COMPUTEBUDGET']._serialized_end=391
+  _globals['_LEARNFIRST']._serialized_start=394
+  _globals['_LEARNFIRST']._serialized_end=736
+  _globals['_LEARNFIRST_RECIPEPARAMETERSENTRY']._serialized_start=659
+  _globals['_LEARNFIRST_RECIPEPARAMETERSENTRY']._serialized_end=714
+  _globals['_TOKEN']._serialized_start=738
+  _globals['_TOKEN']._serialized_end=805
+  _globals['_USAGE']._serialized_start=808
+  _globals['_USAGE']._serialized_end=951
+  _globals['_PAIR']._serialized_start=953
+  _globals['_PAIR']._serialized_end=995
+  _globals['_TEXTS']._serialized_start=997
+  _globals['_TEXTS']._serialized_end=1019
+  _globals['_PAIRS']._serialized_start=1021
+  _globals['_PAIRS']._serialized_end=1063
+  _globals['_LEARNPROGRESS']._serialized_start=1066
+  _globals['_LEARNPROGRESS']._serialized_end=1265
+  _globals['_LEARNOUTCOME']._serialized_start=1268
+  _globals['_LEARNOUTCOME']._serialized_end=1558
+  _globals['_SCORED']._serialized_start=1560
+  _globals['_SCORED']._serialized_end=1656
 # @@protoc_insertion_point(module_scope)

@@ -21,6 +21,7 @@ class FinishReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FINISH_REASON_STOP: _ClassVar[FinishReason]
     FINISH_REASON_LENGTH: _ClassVar[FinishReason]
     FINISH_REASON_CONTEXT: _ClassVar[FinishReason]
+    FINISH_REASON_BUDGET: _ClassVar[FinishReason]
 
 class LearnVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -28,6 +29,7 @@ class LearnVerdict(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     LEARN_VERDICT_COMMITTED: _ClassVar[LearnVerdict]
     LEARN_VERDICT_ROLLED_BACK: _ClassVar[LearnVerdict]
     LEARN_VERDICT_SKIPPED: _ClassVar[LearnVerdict]
+    LEARN_VERDICT_USED: _ClassVar[LearnVerdict]
 SEARCH_STRATEGY_UNSPECIFIED: SearchStrategy
 SEARCH_STRATEGY_BEST_OF_N: SearchStrategy
 SEARCH_STRATEGY_SELF_CONSISTENCY: SearchStrategy
@@ -37,10 +39,12 @@ FINISH_REASON_END: FinishReason
 FINISH_REASON_STOP: FinishReason
 FINISH_REASON_LENGTH: FinishReason
 FINISH_REASON_CONTEXT: FinishReason
+FINISH_REASON_BUDGET: FinishReason
 LEARN_VERDICT_UNSPECIFIED: LearnVerdict
 LEARN_VERDICT_COMMITTED: LearnVerdict
 LEARN_VERDICT_ROLLED_BACK: LearnVerdict
 LEARN_VERDICT_SKIPPED: LearnVerdict
+LEARN_VERDICT_USED: LearnVerdict
 
 class ChatMessage(_message.Message):
     __slots__ = ("role", "content")
@@ -78,6 +82,39 @@ class Search(_message.Message):
     samples: int
     def __init__(self, strategy: _Optional[_Union[SearchStrategy, str]] = ..., samples: _Optional[int] = ...) -> None: ...
 
+class ComputeBudget(_message.Message):
+    __slots__ = ("max_tokens", "max_ms")
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    MAX_MS_FIELD_NUMBER: _ClassVar[int]
+    max_tokens: int
+    max_ms: float
+    def __init__(self, max_tokens: _Optional[int] = ..., max_ms: _Optional[float] = ...) -> None: ...
+
+class LearnFirst(_message.Message):
+    __slots__ = ("texts", "pairs", "demonstrations", "recipe", "recipe_parameters", "share", "discard")
+    class RecipeParametersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    TEXTS_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
+    DEMONSTRATIONS_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_FIELD_NUMBER: _ClassVar[int]
+    RECIPE_PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    DISCARD_FIELD_NUMBER: _ClassVar[int]
+    texts: Texts
+    pairs: Pairs
+    demonstrations: Pairs
+    recipe: str
+    recipe_parameters: _containers.ScalarMap[str, float]
+    share: float
+    discard: bool
+    def __init__(self, texts: _Optional[_Union[Texts, _Mapping]] = ..., pairs: _Optional[_Union[Pairs, _Mapping]] = ..., demonstrations: _Optional[_Union[Pairs, _Mapping]] = ..., recipe: _Optional[str] = ..., recipe_parameters: _Optional[_Mapping[str, float]] = ..., share: _Optional[float] = ..., discard: _Optional[bool] = ...) -> None: ...
+
 class Token(_message.Message):
     __slots__ = ("id", "text", "logprob", "entropy")
     ID_FIELD_NUMBER: _ClassVar[int]
@@ -91,16 +128,20 @@ class Token(_message.Message):
     def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., logprob: _Optional[float] = ..., entropy: _Optional[float] = ...) -> None: ...
 
 class Usage(_message.Message):
-    __slots__ = ("prompt_tokens", "generated_tokens", "first_token_ms", "total_ms")
+    __slots__ = ("prompt_tokens", "generated_tokens", "first_token_ms", "total_ms", "learned_tokens", "learning_ms")
     PROMPT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     GENERATED_TOKENS_FIELD_NUMBER: _ClassVar[int]
     FIRST_TOKEN_MS_FIELD_NUMBER: _ClassVar[int]
     TOTAL_MS_FIELD_NUMBER: _ClassVar[int]
+    LEARNED_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    LEARNING_MS_FIELD_NUMBER: _ClassVar[int]
     prompt_tokens: int
     generated_tokens: int
     first_token_ms: float
     total_ms: float
-    def __init__(self, prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., first_token_ms: _Optional[float] = ..., total_ms: _Optional[float] = ...) -> None: ...
+    learned_tokens: int
+    learning_ms: float
+    def __init__(self, prompt_tokens: _Optional[int] = ..., generated_tokens: _Optional[int] = ..., first_token_ms: _Optional[float] = ..., total_ms: _Optional[float] = ..., learned_tokens: _Optional[int] = ..., learning_ms: _Optional[float] = ...) -> None: ...
 
 class Pair(_message.Message):
     __slots__ = ("prompt", "completion")
@@ -143,7 +184,7 @@ class LearnProgress(_message.Message):
     def __init__(self, step: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., loss: _Optional[float] = ..., held_out_perplexity: _Optional[float] = ..., elapsed_ms: _Optional[float] = ..., tokens_left: _Optional[int] = ..., ms_left: _Optional[float] = ...) -> None: ...
 
 class LearnOutcome(_message.Message):
-    __slots__ = ("verdict", "reason", "stopped", "version", "steps", "tokens", "elapsed_ms", "cost_ms", "held_out_perplexity_before", "held_out_perplexity_after", "theta_distance")
+    __slots__ = ("verdict", "reason", "stopped", "version", "steps", "tokens", "elapsed_ms", "cost_ms", "held_out_perplexity_before", "held_out_perplexity_after", "theta_distance", "replayed")
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     STOPPED_FIELD_NUMBER: _ClassVar[int]
@@ -155,6 +196,7 @@ class LearnOutcome(_message.Message):
     HELD_OUT_PERPLEXITY_BEFORE_FIELD_NUMBER: _ClassVar[int]
     HELD_OUT_PERPLEXITY_AFTER_FIELD_NUMBER: _ClassVar[int]
     THETA_DISTANCE_FIELD_NUMBER: _ClassVar[int]
+    REPLAYED_FIELD_NUMBER: _ClassVar[int]
     verdict: LearnVerdict
     reason: str
     stopped: str
@@ -166,7 +208,8 @@ class LearnOutcome(_message.Message):
     held_out_perplexity_before: float
     held_out_perplexity_after: float
     theta_distance: float
-    def __init__(self, verdict: _Optional[_Union[LearnVerdict, str]] = ..., reason: _Optional[str] = ..., stopped: _Optional[str] = ..., version: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., elapsed_ms: _Optional[float] = ..., cost_ms: _Optional[float] = ..., held_out_perplexity_before: _Optional[float] = ..., held_out_perplexity_after: _Optional[float] = ..., theta_distance: _Optional[float] = ...) -> None: ...
+    replayed: int
+    def __init__(self, verdict: _Optional[_Union[LearnVerdict, str]] = ..., reason: _Optional[str] = ..., stopped: _Optional[str] = ..., version: _Optional[int] = ..., steps: _Optional[int] = ..., tokens: _Optional[int] = ..., elapsed_ms: _Optional[float] = ..., cost_ms: _Optional[float] = ..., held_out_perplexity_before: _Optional[float] = ..., held_out_perplexity_after: _Optional[float] = ..., theta_distance: _Optional[float] = ..., replayed: _Optional[int] = ...) -> None: ...
 
 class Scored(_message.Message):
     __slots__ = ("logprob", "perplexity", "tokens", "each")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from acclimate.v1 import generation_pb2 as acclimate_dot_v1_dot_generation__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%acclimate/v1/generation_service.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1d\x61\x63\x63limate/v1/generation.proto\"\xbe\x01\n\x0fGenerateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12\x32\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x1a.acclimate.v1.ConversationH\x00\x12(\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.acclimate.v1.Sampling\x12$\n\x06search\x18\x05 \x01(\x0b\x32\x14.acclimate.v1.SearchB\x07\n\x05input\"\x9e\x01\n\x10GenerateResponse\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.acclimate.v1.Token\x12\x31\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.acclimate.v1.FinishReason\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.acclimate.v1.Usage\x12\x0f\n\x07version\x18\x04 \x01(\x03\"\xeb\x02\n\x0cLearnRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05texts\x18\x02 \x01(\x0b\x32\x13.acclimate.v1.TextsH\x00\x12$\n\x05pairs\x18\x03 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12-\n\x0e\x64\x65monstrations\x18\x04 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12\x0e\n\x06recipe\x18\x05 \x01(\t\x12K\n\x11recipe_parameters\x18\x06 \x03(\x0b\x32\x30.acclimate.v1.LearnRequest.RecipeParametersEntry\x12\x12\n\nmax_tokens\x18\x07 \x01(\x03\x12\x0e\n\x06max_ms\x18\x08 \x01(\x01\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\n\n\x08material\"y\n\rLearnResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.acclimate.v1.LearnProgressH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.acclimate.v1.LearnOutcomeH\x00\x42\x08\n\x06update\"\x90\x01\n\x0cScoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12\x32\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x1a.acclimate.v1.ConversationH\x00\x12\r\n\x05texts\x18\x04 \x03(\t\x12\x12\n\neach_token\x18\x05 \x01(\x08\x42\t\n\x07\x63ontext\"F\n\rScoreResponse\x12$\n\x06scored\x18\x01 \x03(\x0b\x32\x14.acclimate.v1.Scored\x12\x0f\n\x07version\x18\x02 \x01(\x03\x32\xe6\x01\n\x11GenerationService\x12K\n\x08Generate\x12\x1d.acclimate.v1.GenerateRequest\x1a\x1e.acclimate.v1.GenerateResponse0\x01\x12\x42\n\x05Learn\x12\x1a.acclimate.v1.LearnRequest\x1a\x1b.acclimate.v1.LearnResponse0\x01\x12@\n\x05Score\x12\x1a.acclimate.v1.ScoreRequest\x1a\x1b.acclimate.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%acclimate/v1/generation_service.proto\x12\x0c\x61\x63\x63limate.v1\x1a\x1d\x61\x63\x63limate/v1/generation.proto\"\x94\x02\n\x0fGenerateRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12\x32\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x1a.acclimate.v1.ConversationH\x00\x12(\n\x08sampling\x18\x04 \x01(\x0b\x32\x16.acclimate.v1.Sampling\x12$\n\x06search\x18\x05 \x01(\x0b\x32\x14.acclimate.v1.Search\x12+\n\x06\x62udget\x18\x06 \x01(\x0b\x32\x1b.acclimate.v1.ComputeBudget\x12\'\n\x05learn\x18\x07 \x01(\x0b\x32\x18.acclimate.v1.LearnFirstB\x07\n\x05input\"\xca\x01\n\x10GenerateResponse\x12\"\n\x05token\x18\x01 \x01(\x0b\x32\x13.acclimate.v1.Token\x12\x31\n\rfinish_reason\x18\x02 \x01(\x0e\x32\x1a.acclimate.v1.FinishReason\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.acclimate.v1.Usage\x12\x0f\n\x07version\x18\x04 \x01(\x03\x12*\n\x06lesson\x18\x05 \x01(\x0b\x32\x1a.acclimate.v1.LearnOutcome\"\xeb\x02\n\x0cLearnRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12$\n\x05texts\x18\x02 \x01(\x0b\x32\x13.acclimate.v1.TextsH\x00\x12$\n\x05pairs\x18\x03 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12-\n\x0e\x64\x65monstrations\x18\x04 \x01(\x0b\x32\x13.acclimate.v1.PairsH\x00\x12\x0e\n\x06recipe\x18\x05 \x01(\t\x12K\n\x11recipe_parameters\x18\x06 \x03(\x0b\x32\x30.acclimate.v1.LearnRequest.RecipeParametersEntry\x12\x12\n\nmax_tokens\x18\x07 \x01(\x03\x12\x0e\n\x06max_ms\x18\x08 \x01(\x01\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x1a\x37\n\x15RecipeParametersEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x42\n\n\x08material\"y\n\rLearnResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.acclimate.v1.LearnProgressH\x00\x12-\n\x07outcome\x18\x02 \x01(\x0b\x32\x1a.acclimate.v1.LearnOutcomeH\x00\x42\x08\n\x06update\"\x90\x01\n\x0cScoreRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x06prompt\x18\x02 \x01(\tH\x00\x12\x32\n\x0c\x63onversation\x18\x03 \x01(\x0b\x32\x1a.acclimate.v1.ConversationH\x00\x12\r\n\x05texts\x18\x04 \x03(\t\x12\x12\n\neach_token\x18\x05 \x01(\x08\x42\t\n\x07\x63ontext\"F\n\rScoreResponse\x12$\n\x06scored\x18\x01 \x03(\x0b\x32\x14.acclimate.v1.Scored\x12\x0f\n\x07version\x18\x02 \x01(\x03\x32\xe6\x01\n\x11GenerationService\x12K\n\x08Generate\x12\x1d.acclimate.v1.GenerateRequest\x1a\x1e.acclimate.v1.GenerateResponse0\x01\x12\x42\n\x05Learn\x12\x1a.acclimate.v1.LearnRequest\x1a\x1b.acclimate.v1.LearnResponse0\x01\x12@\n\x05Score\x12\x1a.acclimate.v1.ScoreRequest\x1a\x1b.acclimate.v1.ScoreResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,19 +35,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._loaded_options = None
   _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._serialized_options = b'8\001'
   _globals['_GENERATEREQUEST']._serialized_start=87
-  _globals['_GENERATEREQUEST']._serialized_end=277
-  _globals['_GENERATERESPONSE']._serialized_start=280
-  _globals['_GENERATERESPONSE']._serialized_end=438
-  _globals['_LEARNREQUEST']._serialized_start=441
-  _globals['_LEARNREQUEST']._serialized_end=804
-  _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._serialized_start=737
-  _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._serialized_end=792
-  _globals['_LEARNRESPONSE']._serialized_start=806
-  _globals['_LEARNRESPONSE']._serialized_end=927
-  _globals['_SCOREREQUEST']._serialized_start=930
-  _globals['_SCOREREQUEST']._serialized_end=1074
-  _globals['_SCORERESPONSE']._serialized_start=1076
-  _globals['_SCORERESPONSE']._serialized_end=1146
-  _globals['_GENERATIONSERVICE']._serialized_start=1149
-  _globals['_GENERATIONSERVICE']._serialized_end=1379
+  _globals['_GENERATEREQUEST']._serialized_end=363
+  _globals['_GENERATERESPONSE']._serialized_start=366
+  _globals['_GENERATERESPONSE']._serialized_end=568
+  _globals['_LEARNREQUEST']._serialized_start=571
+  _globals['_LEARNREQUEST']._serialized_end=934
+  _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._serialized_start=867
+  _globals['_LEARNREQUEST_RECIPEPARAMETERSENTRY']._serialized_end=922
+  _globals['_LEARNRESPONSE']._serialized_start=936
+  _globals['_LEARNRESPONSE']._serialized_end=1057
+  _globals['_SCOREREQUEST']._serialized_start=1060
+  _globals['_SCOREREQUEST']._serialized_end=1204
+  _globals['_SCORERESPONSE']._serialized_start=1206
+  _globals['_SCORERESPONSE']._serialized_end=1276
+  _globals['_GENERATIONSERVICE']._serialized_start=1279
+  _globals['_GENERATIONSERVICE']._serialized_end=1509
 # @@protoc_insertion_point(module_scope)

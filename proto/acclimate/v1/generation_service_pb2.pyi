@@ -8,30 +8,36 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class GenerateRequest(_message.Message):
-    __slots__ = ("name", "prompt", "conversation", "sampling", "search")
+    __slots__ = ("name", "prompt", "conversation", "sampling", "search", "budget", "learn")
     NAME_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
     CONVERSATION_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     SEARCH_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    LEARN_FIELD_NUMBER: _ClassVar[int]
     name: str
     prompt: str
     conversation: _generation_pb2.Conversation
     sampling: _generation_pb2.Sampling
     search: _generation_pb2.Search
-    def __init__(self, name: _Optional[str] = ..., prompt: _Optional[str] = ..., conversation: _Optional[_Union[_generation_pb2.Conversation, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., search: _Optional[_Union[_generation_pb2.Search, _Mapping]] = ...) -> None: ...
+    budget: _generation_pb2.ComputeBudget
+    learn: _generation_pb2.LearnFirst
+    def __init__(self, name: _Optional[str] = ..., prompt: _Optional[str] = ..., conversation: _Optional[_Union[_generation_pb2.Conversation, _Mapping]] = ..., sampling: _Optional[_Union[_generation_pb2.Sampling, _Mapping]] = ..., search: _Optional[_Union[_generation_pb2.Search, _Mapping]] = ..., budget: _Optional[_Union[_generation_pb2.ComputeBudget, _Mapping]] = ..., learn: _Optional[_Union[_generation_pb2.LearnFirst, _Mapping]] = ...) -> None: ...
 
 class GenerateResponse(_message.Message):
-    __slots__ = ("token", "finish_reason", "usage", "version")
+    __slots__ = ("token", "finish_reason", "usage", "version", "lesson")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     FINISH_REASON_FIELD_NUMBER: _ClassVar[int]
     USAGE_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LESSON_FIELD_NUMBER: _ClassVar[int]
     token: _generation_pb2.Token
     finish_reason: _generation_pb2.FinishReason
     usage: _generation_pb2.Usage
     version: int
-    def __init__(self, token: _Optional[_Union[_generation_pb2.Token, _Mapping]] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., version: _Optional[int] = ...) -> None: ...
+    lesson: _generation_pb2.LearnOutcome
+    def __init__(self, token: _Optional[_Union[_generation_pb2.Token, _Mapping]] = ..., finish_reason: _Optional[_Union[_generation_pb2.FinishReason, str]] = ..., usage: _Optional[_Union[_generation_pb2.Usage, _Mapping]] = ..., version: _Optional[int] = ..., lesson: _Optional[_Union[_generation_pb2.LearnOutcome, _Mapping]] = ...) -> None: ...
 
 class LearnRequest(_message.Message):
     __slots__ = ("name", "texts", "pairs", "demonstrations", "recipe", "recipe_parameters", "max_tokens", "max_ms", "etag")

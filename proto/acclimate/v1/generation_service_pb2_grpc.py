@@ -62,6 +62,11 @@ class GenerationServiceServicer:
         prompt that is empty or leaves no room in the context, and for sampling that is none; NOT_FOUND if there is no such
         model or session; FAILED_PRECONDITION if the model writes no text; RESOURCE_EXHAUSTED with a hint when to come back
         if too many texts wait. A client that leaves, or whose deadline passes, ends its text.
+
+        With `learn`, the session learns first, within a share of `budget`, and the text is written with what it learnt, if
+        the guards let it stand, and with the rest. All that is said of `Learn` holds for that lesson; where it is refused
+        or skipped, the text is written all the same. INVALID_ARGUMENT also for a share without a budget or outside [0, 1],
+        for a recipe that cannot learn from the prompt, and for the base, which learns nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

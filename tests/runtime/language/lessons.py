@@ -30,6 +30,11 @@ def example(prompt: str, completion: str, *candidates: str) -> Example:
     return Example(ids(prompt), ids(completion), tuple(ids(candidate) for candidate in candidates))
 
 
+def text(ids: np.ndarray) -> str:
+    """The inverse of what `example` does."""
+    return ids.astype(np.uint8).tobytes().decode()
+
+
 def colours(count: int = 24) -> tuple[Example, ...]:
     """Each of three words has a colour."""
     return tuple(example(f"{'axz'[n % 3]}{n // 3} is ", LABELS[n % 3], *LABELS) for n in range(count))

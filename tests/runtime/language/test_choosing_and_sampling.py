@@ -11,7 +11,7 @@ from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.language.choosing import Question, candidate_logprobs
 from acclimate.runtime.language.jobs import LearningBudget
 from acclimate.runtime.language.rollouts import Drawn, draw, last_word
-from acclimate.runtime.language.sampling import best_of_n, first_finish, sample, self_consistency, split
+from acclimate.runtime.language.sampling import best_of_n, first_finish, sample, self_consistency
 from tests.runtime.language.lessons import Clock, engine
 
 ENGINE = engine()
@@ -105,9 +105,8 @@ def test_enough_texts_end_the_others() -> None:
 
 
 def test_a_budget_is_split_between_learning_and_sampling() -> None:
-    learning, sampling = split(LearningBudget(1001, 500.0), 0.75)
-    assert (learning.tokens, sampling.tokens) == (750, 251)
-    assert (learning.milliseconds, sampling.milliseconds) == (375.0, 125.0)
-    assert split(LearningBudget(), 0.5) == (LearningBudget(), LearningBudget())
-    with pytest.raises(ValueError, match=r"split is 1\.5"):
-        split(LearningBudget(), 1.5)
+    whole = LearningBudget(1001, 500.0)
+    assert whole.part(0.75) == LearningBudget(750, 375.0)
+    assert whole.less(700, 375.5) == LearningBudget(301, 124.5)
+    assert whole.less(2000, 600.0) == LearningBudget(0, 0.0)
+    assert LearningBudget().part(0.5).less(10, 10.0) == LearningBudget()

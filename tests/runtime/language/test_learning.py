@@ -7,11 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from acclimate.adapters.distances import theta_distance
 from acclimate.adapters.language import TokenScores, token_rows
+from acclimate.adapters.learning.lesson import Holding
 from acclimate.adapters.learning.recipes import LANGUAGE_RECIPES, language_lesson
 from acclimate.runtime.engines.reference_language import ReferenceLanguageEngine
 from acclimate.runtime.language.foundation import Foundation, canary_losses, foundation
 from acclimate.runtime.language.jobs import LearningBudget, LearningLimits, Learnt, Progress, Stopped, Verdict
+from acclimate.runtime.language.judging import Held, gained, refused
 from acclimate.runtime.language.learning import learn
 from tests.runtime.language.lessons import (
     Clock,
@@ -23,6 +26,7 @@ from tests.runtime.language.lessons import (
     job,
     own_texts,
     results,
+    text,
 )
 
 EAGER = {"lr": 1e-2, "epochs": 6}
@@ -69,6 +73,52 @@ def test_what_the_source_itself_writes_teaches_nothing(model, base, name, seed) 
     assert found.loss > 0
     assert found.verdict is Verdict.NOT_BETTER
     np.testing.assert_array_equal(found.theta, model.source.theta)
+
+
+def held(losses: list[float], contrasts: list[float], right: list[bool], answers: int = 2) -> Held:
+    count = len(losses)
+    return Held(np.array(losses), np.ones(count), np.array(contrasts), np.array(right), np.full(count, 1 / answers))
+
+
+BEFORE = held([2.0, 2.1, 2.0], [0.7, 0.7, 0.7], [True, True, False])
+
+
+@pytest.mark.parametrize(
+    ("after", "why"),
+    [
+        (held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, False, False]), "right less often"),
+        (held([1.0, 1.0, 1.0], [0.8, 0.8, 0.8], [True, True, False]), "they stand out less: what was learnt is form"),
+        (held([1.0, 1.0, 1.0], [0.1, 0.8, 0.9], [True, True, False]), "one stands out, two do not"),
+        (held([2.0, 2.1, 2.0], [0.1, 0.1, 0.1], [True, True, False]), "they are no likelier"),
+        (held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, True, False], 1), "as often as by guessing"),
+    ],
+)
+def test_answers_are_better_known_only_if_the_right_ones_stand_out(after, why) -> None:
+    assert not gained(BEFORE, after, Holding(beyond_guessing=True)), why
+    better = held([1.0, 1.0, 1.0], [0.6, 0.6, 0.6], [True, True, False])
+    assert gained(BEFORE, better, Holding(beyond_guessing=True))
+    assert gained(BEFORE, replace(better, guess=np.ones(3)), Holding()), "guessing is no measure of every recipe"
+    free = replace(BEFORE, contrasts=np.zeros(0), right=np.zeros(0, np.bool_), guess=np.zeros(0))
+    assert gained(free, replace(free, losses=better.losses), Holding()), "there is nothing to choose from"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_form_of_answers_alone_is_no_reason_to_keep(model, base, seed) -> None:
+    """Coins that end alike: the end is learnt from demonstrations, and which side is up is not."""
+    shown = tuple(example(text(one.prompt), text(one.completion) + "####") for one in coins(12, seed))
+    found = learnt(model, base, "ttt", {"lr": 3e-2, "epochs": 3}, shown, limits=ANYTHING)
+    assert found.held_out_after < 0.9 * found.held_out_before
+    assert found.accuracy_before is not None
+    assert found.verdict is Verdict.NOT_BETTER
+    np.testing.assert_array_equal(found.theta, model.source.theta)
+
+
+def test_a_task_in_its_demonstrations_is_learnt_and_kept(model, base) -> None:
+    plain = tuple(replace(one, candidates=()) for one in colours(16))
+    found = learnt(model, base, "ttt", {"lr": 3e-2, "epochs": 4}, plain, limits=ANYTHING)
+    assert found.verdict is Verdict.LEARNT
+    assert found.accuracy_after >= found.accuracy_before
+    assert found.held_out_after < found.held_out_before
 
 
 def test_reading_lowers_the_perplexity_of_what_was_not_read(model, base) -> None:
@@ -132,6 +182,22 @@ def test_theta_that_leaves_the_trust_region_is_refused(model, base) -> None:
     np.testing.assert_array_equal(found.theta, model.source.theta)
 
 
+def test_the_trust_region_counts_low_rank_updates_by_their_product(model, base) -> None:
+    """As `theta_distance` does, which clients are told: A alone, however far, is no distance while B is zero."""
+    source = model.source
+    parts = {entry.name: entry.span for entry in source.parameters.slices}
+    far = source.theta.copy()
+    moved = [span for name, span in parts.items() if ".lora_A." in name]
+    assert moved
+    for span in moved:
+        far[span] *= 5
+    limits = replace(ANYTHING, trust_radius=1.0)
+    assert refused(model, base, far[np.newaxis], limits)[0] == [None]
+    found = learnt(model, base, limits=limits, overrides={"lr": 0.05, "epochs": 6})
+    assert theta_distance(found.reached[np.newaxis], source)[0] > 1
+    assert found.stopped is Stopped.GUARD
+
+
 def test_a_gradient_that_is_not_finite_leaves_theta_alone(model, base) -> None:
     class Broken:
         def __getattr__(self, name):
@@ -184,7 +250,7 @@ def test_tokens_run_out_in_the_middle(model, base) -> None:
 def test_time_runs_out_in_the_middle(model, base) -> None:
     lesson = language_lesson("supervised", EAGER)
     one = job("a", model.source.theta, colours(), budget=LearningBudget(milliseconds=60.0))
-    found = results(learn(model, lesson, [one], base, Clock(tick=0.001)))["a"]
+    found = results(learn(model, lesson, [one], base, Clock(tick=0.001), ANYTHING))["a"]
     assert found.stopped is Stopped.MILLISECONDS
     assert found.steps > 0
     assert found.milliseconds <= 65.0
@@ -201,8 +267,8 @@ def test_a_job_that_runs_out_leaves_the_others_alone(model, base) -> None:
     lesson = language_lesson("supervised", EAGER)
     poor = job("poor", model.source.theta, colours(), budget=LearningBudget(tokens=3500), seed=4)
     rich = job("rich", model.source.theta, colours(), seed=5)
-    both = results(learn(model, lesson, [poor, rich], base, Clock()))
-    alone = results(learn(model, lesson, [rich], base, Clock()))["rich"]
+    both = results(learn(model, lesson, [poor, rich], base, Clock(), ANYTHING))
+    alone = results(learn(model, lesson, [rich], base, Clock(), ANYTHING))["rich"]
     assert both["poor"].stopped is Stopped.TOKENS
     np.testing.assert_allclose(both["rich"].theta, alone.theta, rtol=1e-3, atol=1e-4)
 
@@ -277,3 +343,27 @@ def test_parts_of_a_batch_add_up(model, base) -> None:
     np.testing.assert_allclose(
         learnt(model, base, limits=small).theta, learnt(model, base, limits=ANYTHING).theta, rtol=1e-3, atol=1e-4
     )
+
+
+def test_what_the_source_says_of_canaries_is_measured_once(model, base) -> None:
+    """Their anchors are those that were known; a lesson asks for the source's scores of replayed texts alone."""
+    asked = list[int]()
+
+    class Counting:
+        def __getattr__(self, name):
+            return getattr(model, name)
+
+        def score(self, rows, theta):
+            asked.append(int((theta == model.source.theta).all()) * len(rows.ids))
+            return model.score(rows, theta)
+
+    lesson = language_lesson("supervised_replay", {"lr": 1e-2, "epochs": 3, "replay": 0.0})
+    shown = colours()
+    found = results(learn(Counting(), lesson, [job("a", model.source.theta, shown)], base, Clock(), ANYTHING))["a"]
+    assert found.steps > 0
+    assert len(asked) == 1 + 2 * 3, "held-out examples at first, and they and the canaries after each epoch"
+    index = np.arange(len(base.units))
+    rows, targets = base.stacked.take(index, np.zeros(len(index), np.intp))
+    scores = model.score(rows, model.source.theta[np.newaxis])
+    counted = targets.weight > 0
+    np.testing.assert_allclose(base.logprob[counted], scores.logprob[counted], rtol=1e-5)
