@@ -28,11 +28,14 @@ LOGITS = "critic.logits"
 LABEL = "critic.label"
 NEXT = "critic.next"
 SINCE = "critic.since"
+RATE = "critic.rate"
 TEMPERATURE = "critic.temperature"
 MARGIN = "critic.margin"
 RELIABILITY = "critic.reliability"
 NONE = -1
 TEMPERATURES = np.exp(np.linspace(math.log(0.5), math.log(4.0), 31)).astype(np.float32)
+RATE_STEPS = 16
+"""Steps over which labels are counted."""
 MARGIN_SHARES = np.linspace(0.05, 0.95, 37)
 
 
@@ -59,12 +62,13 @@ class Critic:
     stiffness: float = 4.0
 
     def template(self, classes: int) -> State:
-        """Remembered logits `[K, C]` and labels `[K]` (-1: none), steps since the latest, and what was fitted."""
+        """Remembered logits `[K, C]` and labels `[K]` (-1: none), when and how often they came, and what was fitted."""
         return {
             LOGITS: np.zeros((self.capacity, classes), np.float32),
             LABEL: np.full(self.capacity, NONE, np.int64),
             NEXT: np.zeros((), np.int64),
             SINCE: np.zeros((), np.int64),
+            RATE: np.zeros((), np.float32),
             TEMPERATURE: np.ones((), np.float32),
             MARGIN: np.array(self.margin, np.float32),
             RELIABILITY: np.ones(classes, np.float32),
@@ -82,7 +86,9 @@ class Critic:
         known = np.where(since[:, np.newaxis] > self.patience, NONE, state[LABEL])
         memory[owner[fits], slot[fits]] = logits[rows[fits]]
         known[owner[fits], slot[fits]] = labels[rows[fits]]
-        return {LOGITS: memory, LABEL: known, NEXT: (state[NEXT] + count) % self.capacity, SINCE: since}
+        rate = (state[RATE] + (count - state[RATE]) / RATE_STEPS).astype(np.float32)
+        at = (state[NEXT] + count) % self.capacity
+        return {LOGITS: memory, LABEL: known, NEXT: at, SINCE: since, RATE: rate}
 
     def speaks(self, state: State) -> NDArray[np.bool_]:
         """Whether it remembers enough labels, of each session `[S]`."""

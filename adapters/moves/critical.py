@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.adapters.bank import State
-from acclimate.adapters.critic import MARGIN, RELIABILITY, TEMPERATURE, Critic
+from acclimate.adapters.critic import MARGIN, RATE, RELIABILITY, TEMPERATURE, Critic
 from acclimate.adapters.fields import STEPS, THETA
 from acclimate.adapters.layout import Float
 from acclimate.adapters.moves.base import Moved, Seen, only_where
@@ -43,7 +43,8 @@ class Critical:
         critic: what is fitted to the labels.
         every: steps between two calibrations.
         feedback: weight of a sample with a label against that of a pseudo-label of no entropy.
-        boldness: how many times larger a step is where the critic speaks.
+        boldness: how many times larger a step is where the critic speaks and labels are many.
+        plenty: labels a step that are many; of fewer, steps are longer by as much less.
     """
 
     objective: Objective
@@ -53,6 +54,7 @@ class Critical:
     every: int = 8
     feedback: float = 0.3
     boldness: float = 4.0
+    plenty: float = 2.0
 
     def template(self, source: Source) -> State:
         """What the filter, the critic and the optimiser remember, and whether the latest step was bold."""
@@ -78,7 +80,10 @@ class Critical:
         """The fields that a step has changed, with theta farther along it in the sessions `[S]` that are bold."""
         if THETA not in moved:
             return moved
-        theta = state[THETA] + np.float32(self.boldness) * (moved[THETA] - state[THETA])
+        # Few labels do not hold long steps.
+        share = np.minimum(state[RATE] / np.float32(self.plenty), 1)
+        longer = (1 + (self.boldness - 1) * share).astype(np.float32)
+        theta = state[THETA] + longer[:, np.newaxis] * (moved[THETA] - state[THETA])
         return moved | only_where(bold, {THETA: theta}, moved)
 
     def _weigh(self, state: State, seen: Seen) -> tuple[Value, Float, State]:

@@ -151,10 +151,11 @@ Where a recipe is less, or other, than its paper:
   inputs or the answers have changed by `alarm` standard errors. A step looks at `look` samples of its batch. A session
   that cannot pay when its stream has changed goes back to the source, reason `starved`.
 - `supervised`, `tempo`: without feedback the first learns nothing and the second is `eata` to the bit.
-- `tempo`: from 8 labels on, and until none has come for 64 steps, steps are `boldness` times as long and gradients
-  flow through the batch statistics, so that every sample takes part in them. A label is learnt from once, with the
+- `tempo`: from 8 labels on, and until none has come for 64 steps, gradients flow through the batch statistics,
+  so that every sample takes part in them, and steps are `boldness` times as long where two labels or more come a step,
+  longer by as much less where fewer do. A label is learnt from once, with the
   statistics of its own batch; replaying remembered images made it worse (`docs/benchmarks.md`). Where the model's sure
-  answers are wrong, more `feedback` helps; where labels are rare, less `boldness`.
+  answers are wrong, more `feedback` helps.
 
 Random views and masks are functions of the recipe's `seed`, the session's step and the sample's place in it, so a
 replay or a step repeated from a snapshot draws them again to the bit.

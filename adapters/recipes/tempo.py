@@ -21,8 +21,9 @@ from acclimate.adapters.statistics import Blend
 class TempoRecipe:
     """The parameters of `eata`; the critic is recalibrated every 8 steps on the latest 64 labels.
 
-    While it has labels, steps are `boldness` times as long and gradients flow through the batch statistics whatever
-    `through_statistics` says: with `eata`'s pace and fixed statistics few labels gained nothing (`docs/benchmarks.md`).
+    While it has labels, steps are up to `boldness` times as long, the more labels come the longer, and gradients flow
+    through the batch statistics whatever `through_statistics` says: with `eata`'s pace and fixed statistics few labels
+    gained nothing (`docs/benchmarks.md`).
     """
 
     batch_rows: int = 32

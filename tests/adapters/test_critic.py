@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from acclimate.adapters.critic import LABEL, LOGITS, MARGIN, NEXT, NONE, RELIABILITY, TEMPERATURE, Critic
+from acclimate.adapters.critic import LABEL, LOGITS, MARGIN, NEXT, NONE, RATE, RELIABILITY, TEMPERATURE, Critic
 from acclimate.adapters.fields import THETA
 from acclimate.adapters.guards import Guards
 from acclimate.adapters.moves.critical import BOLD
@@ -107,6 +107,14 @@ def test_labels_that_stop_are_forgotten_in_time_and_by_their_session_alone() -> 
     assert (state[TEMPERATURE][0] > 1, state[TEMPERATURE][1]) == (True, 1)
     assert state[MARGIN][1] == np.float32(CRITIC.margin)
     np.testing.assert_array_equal(state[RELIABILITY][1], 1)
+
+
+def test_how_often_labels_come_is_told_of_each_session() -> None:
+    critic, state = Critic(margin=0.5), start(Critic(margin=0.5))
+    for _ in range(200):
+        logits, group = np.zeros((8, CLASSES), np.float32), np.repeat([0, 1], 4)
+        state |= critic.remember(state, logits, np.array([0, 1, 2, NONE, 0, NONE, NONE, NONE]), group)
+    np.testing.assert_allclose(state[RATE], [3, 1], rtol=1e-4)
 
 
 def test_a_session_with_labels_steps_boldly_and_its_neighbour_as_eata_does() -> None:

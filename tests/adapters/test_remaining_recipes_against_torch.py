@@ -173,7 +173,7 @@ def test_tempo_with_feedback_follows_torch() -> None:
     )
     state, plain = fresh(chosen, ENGINE, 1), Plain()
     adam = torch.optim.Adam([plain.theta], lr=1e-2)
-    draws, temperatures, told_so_far, bold = np.random.default_rng(0), set(), 0, False
+    draws, temperatures, told_so_far, bold, rate = np.random.default_rng(0), set(), 0, False, 0.0
     for turn in range(TURNS):
         inputs = stream(turn, ROWS, features=6)
         labels = np.where(np.arange(ROWS) % 3 == 0, draws.integers(0, CLASSES, ROWS), -1)
@@ -181,9 +181,12 @@ def test_tempo_with_feedback_follows_torch() -> None:
         reliability = tensor(state[RELIABILITY][0])
         temperatures.add(temperature)
         x, given = tensor(inputs), torch.tensor(labels)
-        # From eight labels on, steps are four times as long and gradients flow through the batch's statistics.
+        # From eight labels on, gradients flow through the batch's statistics, and steps are longer: four times from two
+        # labels a step on.
         if told_so_far >= 8 and not bold:
-            bold, adam = True, torch.optim.Adam([plain.theta], lr=4e-2)
+            bold, adam = True, torch.optim.Adam([plain.theta])
+        if bold:
+            adam.param_groups[0]["lr"] = 1e-2 * (1 + 3 * min(rate / 2, 1))
         flowing = plain.blend(x, ROWS / (ROWS + PRIOR))
         plain.follow(x)
         logits = plain.logits(x, stats=flowing if bold else None)
@@ -201,6 +204,7 @@ def test_tempo_with_feedback_follows_torch() -> None:
         state = step(chosen, state, inputs, ZEROS, ENGINE, labels=labels).state
         np.testing.assert_allclose(state[THETA][0], plain.theta.detach(), rtol=1e-4, atol=1e-5)
         told_so_far += int((labels >= 0).sum())
+        rate += ((labels >= 0).sum() - rate) / 16
     assert told_so_far == (state[LABEL][0] >= 0).sum() == TURNS * 6
     assert len(temperatures) > 1, "the critic was never recalibrated"
 
