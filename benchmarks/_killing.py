@@ -87,7 +87,9 @@ def rounds(
     before: Seen | None = None
     for number in range(count + 1):
         checked = store_tools.check(folder / "sessions.db") if before is not None else None
-        with local_daemon([bundle], "--config", str(config)) as daemon, Client(daemon.target) as client:
+        # A daemon does not come back at its address: nothing is to wait for it.
+        daemons = local_daemon([bundle], "--config", str(config))
+        with daemons as daemon, Client(daemon.target, reconnect=False) as client:
             versions = _opened(client, model, names, create=before is None)
             if before is not None and checked is not None:
                 yield _loss(before, versions, checked, daemon.ready_seconds)
@@ -120,7 +122,7 @@ def _learn_and_kill(
 
     def note() -> None:
         try:
-            for event in client.watch(model):
+            for event in client.watch(model, resume_seconds=0.0):
                 if event.version_after > event.version_before:
                     seen.commits.setdefault(event.session_id, {})[event.version_after] = event.at
                 if seen.count >= target:
