@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="language models need torch; pip install 'acclimate[llm]'")
 
 from acclimate.runtime.engines.torch_lm import arena  # noqa: E402
 from acclimate.runtime.engines.torch_lm.arena import Arena, Arenas  # noqa: E402
+from tests.polling import until  # noqa: E402
 
 CPU = torch.device("cpu")
 
@@ -50,10 +49,7 @@ def test_memory_waits_for_the_next_call_and_not_for_ever() -> None:
     with arenas.one() as again:
         assert again is one
         assert again.empty(100).data_ptr() == where
-    deadline = time.monotonic() + 30
-    while arenas.waiting:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    until(lambda: not arenas.waiting, "memory that nobody asked for to be released")
     with arenas.one() as later:
         assert later is not one
 

@@ -15,7 +15,7 @@ from acclimate.runtime.rpc.creating import UNDER_WAY, Creations
 from acclimate.runtime.types import CreateSession, SessionView
 from acclimate.v1 import session_pb2
 from acclimate.v1 import session_service_pb2 as pb
-from tests.polling import until
+from tests.polling import until, until_async
 from tests.runtime.rpc.loopback import MODEL, Loopback, config, serving
 
 RPC = "/acclimate.v1.SessionService/CreateSessions"
@@ -114,8 +114,8 @@ class Holding:
         self.begun.append(name)
         if name == "broken":
             raise ZeroDivisionError
-        while name.startswith("held") and not self.go.is_set():
-            await asyncio.sleep(0.01)
+        if name.startswith("held"):
+            await until_async(self.go.is_set, "the test to let sessions go")
         view: SessionView = await self._inner.create_session(request)
         return view
 
@@ -166,7 +166,8 @@ def test_a_stream_that_is_left_gives_up_what_is_under_way() -> None:
 
         async def create(request: pb.CreateSessionRequest) -> pb.CreateSessionResponse:
             try:
-                await asyncio.sleep(0 if request.session_id == "a" else 3600)
+                if request.session_id != "a":
+                    await asyncio.Event().wait()
             except asyncio.CancelledError:
                 ended.append(request.session_id)
                 raise
