@@ -31,6 +31,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import torch
 
 from acclimate.adapters.language import Ids
@@ -88,6 +89,13 @@ def _texts(engine: TorchLanguageEngine, tokens: int) -> list[Ids]:
     return [ids[number * tokens : (number + 1) * tokens] for number in range(SESSIONS)]
 
 
+def _learnt(engine: TorchLanguageEngine) -> np.ndarray:
+    """Theta `[S, P]` of sessions that have learnt a step: updates that change nothing are not computed."""
+    rows = Rows.of(engine.source.theta, SESSIONS)
+    our_step(engine, rows, _texts(engine, 16), slice(0, SESSIONS))
+    return rows.theta
+
+
 def _row(what: str, who: str, rate: float, note: str = "") -> Mapping[str, Value]:
     return {"what": what, "who": who, "tokens_per_s": rate, "note": note}
 
@@ -118,7 +126,7 @@ def _generating(
     prompts: list[Ids],
     rows: list[Mapping[str, Value]],
 ) -> dict[str, float]:
-    thetas = Rows.of(engine.source.theta, SESSIONS).theta
+    thetas = _learnt(engine)
     generating: dict[str, Callable[[], int]] = {
         "continuous batch": lambda: our_texts(engine, thetas, prompts, chosen.new),
         "PEFT generate": lambda: peft.texts(prompts, chosen.new),
@@ -183,10 +191,7 @@ def _against_llama(chosen: Namespace, rows: list[Mapping[str, Value]]) -> dict[s
         rows.append(_row("one text", "llama.cpp", 0.0, f"not measured: {why}"))
         return {}
     engine, other = _engine(chosen, "int4"), LlamaCpp(file, chosen.threads)
-    texts, learnt = _texts(engine, 16), Rows.of(engine.source.theta, SESSIONS)
-    # A session that has learnt: updates that change nothing are not computed.
-    our_step(engine, learnt, texts, slice(0, SESSIONS))
-    theta, prompt = learnt.theta[0], texts[0]
+    theta, prompt = _learnt(engine)[0], _texts(engine, 16)[0]
     turns: dict[str, list[float]] = {"int4": [], "llama.cpp": []}
     for _ in range(chosen.rounds + 1):
         turns["int4"].append(our_pace(engine, theta, prompt, 2 * chosen.new, _clock(chosen)))
