@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 import structlog
 from google.protobuf.message import DecodeError
 
-from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailable
+from acclimate.runtime.errors import AcclimateError, InvalidArgument
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.limits import MessageLimits, check
+from acclimate.runtime.rpc.open_streams import OpenStreams
 from acclimate.v1 import session_service_pb2 as pb
 
 # Messages under way at once: enough that a store is asked about several together, few enough that large seeds cannot
@@ -28,21 +29,15 @@ log = structlog.stdlib.get_logger("acclimate.rpc")
 
 @dataclass(eq=False)
 class Creations:
-    """The open streams. Touched on the event loop's thread only.
+    """The rpc. Touched on the event loop's thread only.
 
     Args:
         sizes: what every message has to keep within.
+        streams: where they are known.
     """
 
     sizes: MessageLimits = field(default_factory=MessageLimits)
-    _readers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
-    _draining: bool = field(default=False, init=False)
-
-    def drain(self) -> None:
-        """Read no more; what was read is answered, then the streams end with UNAVAILABLE."""
-        self._draining = True
-        for reader in self._readers:
-            reader.cancel()
+    streams: OpenStreams = field(default_factory=OpenStreams)
 
     async def serve(
         self, messages: AsyncIterator[bytes], create: Create
@@ -52,7 +47,7 @@ class Creations:
         Raises:
             Unavailable: the daemon drains; every message that was read has been answered.
         """
-        self._refuse_draining()
+        self.streams.refuse_draining()
         begun: Begun = asyncio.Queue()
         room = asyncio.Semaphore(UNDER_WAY)
 
@@ -65,23 +60,17 @@ class Creations:
             finally:
                 begun.put_nowait(None)
 
-        reader = asyncio.create_task(read())
-        self._readers.add(reader)
+        reader = self.streams.reader(read())
         task: asyncio.Task[pb.CreateSessionsResponse] | None = None
         try:
             while (task := await begun.get()) is not None:
                 yield await task
                 room.release()
         finally:
-            self._readers.discard(reader)
             await _given_up([reader, *([task] if task else [])], begun)
-        self._refuse_draining()
+        self.streams.refuse_draining()
         # What ended the reading, such as a token that was revoked, ends the rpc.
         reader.result()
-
-    def _refuse_draining(self) -> None:
-        if self._draining:
-            raise Unavailable("DRAINING", "the daemon is draining; open the stream on another one")
 
     async def _answer(self, message: bytes, create: Create) -> pb.CreateSessionsResponse:
         """The session or its refusal, come what may: a refusal is a message's own, and so is a defect."""

@@ -18,10 +18,11 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from acclimate.oip.v1 import inference_pb2 as oip
-from acclimate.runtime.errors import AcclimateError, InvalidArgument, Unavailable
+from acclimate.runtime.errors import AcclimateError, InvalidArgument
 from acclimate.runtime.rpc import status
 from acclimate.runtime.rpc.convert_oip import FINAL
 from acclimate.runtime.rpc.limits import MessageLimits, check
+from acclimate.runtime.rpc.open_streams import OpenStreams
 from acclimate.runtime.rpc.stats import RpcStats
 from acclimate.runtime.scheduler.admission import Admission, Pass
 from acclimate.runtime.security.caller import current
@@ -40,27 +41,21 @@ log = structlog.stdlib.get_logger("acclimate.rpc")
 
 @dataclass(eq=False)
 class Streams:
-    """The open streams.
+    """The rpc.
 
     Args:
         limit: requests of one stream under way, at most.
         stats: where they are counted.
         sizes: what every request of a stream has to keep within.
         admission: what says whether there is room for one more request; a stream waits until there is.
+        open: where streams are known.
     """
 
     limit: int
     stats: RpcStats
     sizes: MessageLimits = field(default_factory=MessageLimits)
     admission: Admission | None = None
-    _readers: set[asyncio.Task[None]] = field(default_factory=set, init=False)
-    _draining: bool = field(default=False, init=False)
-
-    def drain(self) -> None:
-        """Read no more requests; what is under way is answered, then the streams end with UNAVAILABLE."""
-        self._draining = True
-        for reader in self._readers:
-            reader.cancel()
+    open: OpenStreams = field(default_factory=OpenStreams)
 
     async def serve(self, requests: AsyncIterator[bytes], infer: Infer, writes: Writes = lambda _: None) -> Replies:
         """The replies to a stream of requests, as bytes from the wire; closing the iterator cancels what is under way.
@@ -68,10 +63,9 @@ class Streams:
         Raises:
             Unavailable: the daemon drains; every request that was read has been answered.
         """
-        self._refuse_draining()
+        self.open.refuse_draining()
         stream = _Stream(requests, infer, self, writes)
-        reader = asyncio.create_task(stream.read())
-        self._readers.add(reader)
+        reader = self.open.reader(stream.read())
         self.stats.opened()
         try:
             while (told := await stream.order.get()) is not None:
@@ -81,14 +75,9 @@ class Streams:
                 yield await told
                 stream.slots.release()
         finally:
-            self._readers.discard(reader)
             self.stats.closed()
             await stream.cancel(reader)
-        self._refuse_draining()
-
-    def _refuse_draining(self) -> None:
-        if self._draining:
-            raise Unavailable("DRAINING", "the daemon is draining; open the stream on another one")
+        self.open.refuse_draining()
 
 
 class _Stream:

@@ -28,6 +28,7 @@ from acclimate.runtime.rpc.gate import Gate
 from acclimate.runtime.rpc.interceptor import Edge, short_name
 from acclimate.runtime.rpc.limits import MessageLimits
 from acclimate.runtime.rpc.oip_stream import Streams
+from acclimate.runtime.rpc.open_streams import OpenStreams
 from acclimate.runtime.rpc.stats import RpcStats
 from acclimate.runtime.rpc.traced import Traced
 from acclimate.runtime.security import setup
@@ -60,8 +61,7 @@ class RpcServer:
     port: int
     health: health.Health
     stats: RpcStats
-    streams: Streams
-    creations: Creations
+    streams: OpenStreams
     edge: Edge
 
     async def start(self) -> None:
@@ -73,7 +73,6 @@ class RpcServer:
         """Say that this server goes away: to health checks, on streams once they are answered, and of sessions."""
         self.health.drain()
         self.streams.drain()
-        self.creations.drain()
         self.edge.drain()
 
     async def stop(self, grace_seconds: float = 1.0) -> None:
@@ -114,11 +113,11 @@ def build_server(
         options=_options(config.server.max_message_bytes, config.limits.max_metadata_bytes),
     )
     release = version()
-    streams = Streams(config.open_inference.stream_requests, stats, _message_limits(config), service.admission)
+    sizes, opened = _message_limits(config), OpenStreams()
+    streams = Streams(config.open_inference.stream_requests, stats, sizes, service.admission, opened)
     inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
     oip_servicer.register(server, inference)
-    creations = Creations(_message_limits(config))
-    session_servicer.register(server, session_servicer.SessionServicer(service, creations))
+    session_servicer.register(server, session_servicer.SessionServicer(service, Creations(sizes, opened)))
     generation_servicer.register(server, generation_servicer.GenerationServicer(service))
     server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
     states = health.Health(("", *SERVICES))
@@ -126,7 +125,7 @@ def build_server(
     states.models([manifest.name for manifest in service.models()])
     health_pb2_grpc.add_HealthServicer_to_server(states, server)
     reflection.enable(server, SERVICES)
-    return RpcServer(server, _bind(server, config), states, stats, streams, creations, edge)
+    return RpcServer(server, _bind(server, config), states, stats, opened, edge)
 
 
 def methods() -> tuple[str, ...]:
