@@ -6,7 +6,7 @@ the engine gives each session the gradient of its own loss. Sessions of a batch 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,9 +37,7 @@ class Loss:
 
 def likelihood(scores: TokenScores, rows: TokenRows, targets: Targets, sessions: int) -> Loss:
     """Mean negative log-probability of the tokens that count, by their weight: `-sum w log p / sum w`."""
-    weight = targets.weight
-    total = _each(weight.sum(axis=1), rows.group, sessions)
-    share = weight / np.maximum(total[rows.group], np.float32(1e-12))[:, np.newaxis]
+    share = _shares(targets.weight, rows.group, sessions)
     value = -_each((share * scores.logprob).sum(axis=1), rows.group, sessions)
     return Loss(value, _only(np.negative(share)))
 
@@ -68,14 +66,7 @@ def contrast(
     loss = Loss(_each(np.where(chosen, losses, 0), rows.group, sessions), _only(cotangent))
     if chosen.all():
         return loss
-    free = Targets(
-        np.where(chosen[:, np.newaxis], np.float32(0), targets.weight),
-        targets.branch,
-        targets.gold,
-        targets.anchor,
-        targets.advantage,
-        targets.rivals,
-    )
+    free = replace(targets, weight=np.where(chosen[:, np.newaxis], np.float32(0), targets.weight))
     return loss.plus(likelihood(scores, rows, free, sessions))
 
 
@@ -111,8 +102,7 @@ def divergence(scores: TokenScores, base: Float, rows: TokenRows, targets: Targe
     `log p0`. Scores hold one token's probability of a distribution: on texts that the source did not write it is a
     penalty, not the divergence.
     """
-    total = _each(targets.anchor.sum(axis=1), rows.group, sessions)
-    share = targets.anchor / np.maximum(total[rows.group], np.float32(1e-12))[:, np.newaxis]
+    share = _shares(targets.anchor, rows.group, sessions)
     log_ratio = scores.logprob - base
     ratio = np.exp(np.minimum(log_ratio, FARTHEST))
     beyond = np.maximum(log_ratio - FARTHEST, 0) * (ratio - 1)
@@ -145,9 +135,7 @@ def policy(
         told = np.where(counted, scores.entropy, np.nan)[some]
         cut[some] = np.nanquantile(told, forking, axis=1, keepdims=True, method="lower")
         counted = counted & (scores.entropy >= cut)
-    weight = np.where(counted, targets.weight, 0).astype(np.float32)
-    total = _each(weight.sum(axis=1), rows.group, sessions)
-    share = weight / np.maximum(total[rows.group], np.float32(1e-12))[:, np.newaxis]
+    share = _shares(np.where(counted, targets.weight, 0).astype(np.float32), rows.group, sessions)
     pushed = share * targets.advantage[:, np.newaxis]
     below, above = low - scores.entropy, scores.entropy - high
     outside = np.maximum(np.maximum(below, above), 0) if band else np.zeros_like(scores.entropy)
@@ -234,6 +222,13 @@ def _branches(targets: Targets, rows: NDArray[np.bool_]) -> tuple[NDArray[np.int
 def _each(values: NDArray[Any], group: NDArray[np.intp], sessions: int) -> Float:
     """Sums `[S]` of the rows of each session, in float32."""
     return group_sum(values, group, sessions).astype(np.float32)
+
+
+def _shares(weight: Float, group: NDArray[np.intp], sessions: int) -> Float:
+    """What each token `[B, T]` counts for in its session's mean."""
+    total = _each(weight.sum(axis=1), group, sessions)
+    share: NDArray[Any] = weight / np.maximum(total[group], np.float32(1e-12))[:, np.newaxis]
+    return share
 
 
 def _only(logprob: NDArray[Any]) -> TokenScores:

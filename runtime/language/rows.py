@@ -7,7 +7,7 @@ copy that learns from the others and is judged on it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -126,15 +126,12 @@ def replayed(lesson: Lesson, job: Job, own: int, random: np.random.Generator, ro
     chosen = [units[at] for at in random.permutation(len(units))[:count]]
     if lesson.anchors.kl == 0:
         return chosen
-    return [
-        Unit(u.ids, u.parent, u.weight, u.branch, u.gold, (u.weight > 0).astype(np.float32), u.advantage)
-        for u in chosen
-    ]
+    return [replace(unit, anchor=(unit.weight > 0).astype(np.float32)) for unit in chosen]
 
 
 def _anchor_only(unit: Unit) -> Unit:
     """The unit with nothing to learn in it."""
-    return Unit(unit.ids, unit.parent, np.zeros_like(unit.weight), unit.branch, unit.gold, unit.anchor)
+    return replace(unit, weight=np.zeros_like(unit.weight))
 
 
 def _base_logprob(
