@@ -105,6 +105,19 @@ def label_scores(
     return np.split(found, np.cumsum(counts)[:-1])
 
 
+def calibrated(
+    engine: LanguageEngine, asked: Sequence[User], theta: Float, scores: Sequence[NDArray[np.floating]]
+) -> list[NDArray[np.floating]]:
+    """Scores of the queries, less each intent's mean score over the user's own examples, under `theta [S, P]`."""
+    own = label_scores(engine, asked, theta, in_context=False, examples=True)
+    return [one - mine.mean(axis=0) for one, mine in zip(scores, own, strict=True)]
+
+
+def accuracies(asked: Sequence[User], scores: Sequence[NDArray[np.floating]]) -> list[float]:
+    """Of each user, see `accuracy`."""
+    return [accuracy(user, one) for user, one in zip(asked, scores, strict=True)]
+
+
 def accuracy(user: User, scores: NDArray[np.floating]) -> float:
     """Percent of the queries whose intent scores highest."""
     right = np.array([at for _, at in user.queries])

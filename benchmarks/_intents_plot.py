@@ -73,10 +73,5 @@ def _accuracies(
     engine: LanguageEngine, users: Sequence[intents.User], theta: Float, asked: Scores
 ) -> tuple[float, float]:
     """Mean over users as they are scored, and less each intent's mean score over the user's own examples."""
-    own = intents.label_scores(engine, users, theta, in_context=False, examples=True)
-    calibrated = [one - mine.mean(axis=0) for one, mine in zip(asked, own, strict=True)]
-    plain, less = (
-        float(np.mean([intents.accuracy(user, one) for user, one in zip(users, scores, strict=True)]))
-        for scores in (asked, calibrated)
-    )
-    return plain, less
+    calibrated = intents.calibrated(engine, users, theta, asked)
+    return float(np.mean(intents.accuracies(users, asked))), float(np.mean(intents.accuracies(users, calibrated)))

@@ -79,15 +79,14 @@ def _measured(
     learnt = learn_all(engine, base, lesson, users, chosen.seed, first)
     seconds = (time.perf_counter() - began) / len(users)
     theta = np.stack([one.theta for one in learnt])
-    columns = {
-        "zero_shot": _accuracies(engine, users, source, in_context=False),
-        "zero_shot_calibrated": _accuracies(engine, users, source, in_context=False, calibrated=True),
-        "trained": _accuracies(engine, users, theta, in_context=False),
-        "trained_calibrated": _accuracies(engine, users, theta, in_context=False, calibrated=True),
-    }
+    columns: dict[str, list[float]] = {}
+    for name, own in (("zero_shot", source), ("trained", theta)):
+        scores = intents.label_scores(engine, users, own, in_context=False)
+        columns[name] = intents.accuracies(users, scores)
+        columns[f"{name}_calibrated"] = intents.accuracies(users, intents.calibrated(engine, users, own, scores))
     if not chosen.skip_in_context:
-        columns["in_context"] = _accuracies(engine, users, source, in_context=True)
-        columns["trained_in_context"] = _accuracies(engine, users, theta, in_context=True)
+        for name, own in (("in_context", source), ("trained_in_context", theta)):
+            columns[name] = intents.accuracies(users, intents.label_scores(engine, users, own, in_context=True))
     rows: list[Mapping[str, Value]] = []
     for at, one in enumerate(learnt):
         row: dict[str, Value] = {"user": str(first + at)}
@@ -110,16 +109,6 @@ def learn_all(
     records = learn(engine, lesson, jobs, base, time.perf_counter)
     found = {record.session: record for record in records if isinstance(record, Learnt)}
     return [found[job.session] for job in jobs]
-
-
-def _accuracies(
-    engine: LanguageEngine, users: Sequence[intents.User], theta: Float, *, in_context: bool, calibrated: bool = False
-) -> list[float]:
-    scores = intents.label_scores(engine, users, theta, in_context=in_context)
-    if calibrated:
-        own = intents.label_scores(engine, users, theta, in_context=in_context, examples=True)
-        scores = [one - mine.mean(axis=0) for one, mine in zip(scores, own, strict=True)]
-    return [intents.accuracy(user, one) for user, one in zip(users, scores, strict=True)]
 
 
 def _speed(engine: LanguageEngine, base: Foundation, lesson: Lesson, chosen: argparse.Namespace) -> dict[str, float]:
