@@ -11,37 +11,36 @@ from typing import Any
 import numpy as np
 import torch
 
+from acclimate.adapters.bank import State
 from acclimate.adapters.language import Ids, TokenScores, token_rows
+from acclimate.adapters.optimisers.adamw import AdamW
 from acclimate.runtime.engines.language import Sampling
 from acclimate.runtime.engines.torch_lm.engine import TorchLanguageEngine
 
 Clock = Callable[[], float]
-RATE, BETAS, EPSILON = 1e-3, (0.9, 0.999), 1e-8
+RULE = AdamW(1e-3)
 
 
 @dataclass
 class Rows:
-    """Theta of S sessions and the two moments of Adam `[S, P]`: all that a session costs."""
+    """Theta `[S, P]` of S sessions and the state of Adam: all that a session costs."""
 
+    source: np.ndarray
     theta: np.ndarray
-    first: np.ndarray
-    second: np.ndarray
-    steps: int = 0
+    state: State
 
     @classmethod
     def of(cls, theta: np.ndarray, sessions: int) -> Rows:
         """Sessions that begin at the source."""
-        first, second = (np.zeros((sessions, len(theta)), np.float32) for _ in range(2))
-        return cls(np.tile(theta, (sessions, 1)), first, second)
+        return cls(theta, np.tile(theta, (sessions, 1)), RULE.template(len(theta), sessions))
 
     def descend(self, gradient: np.ndarray, part: slice) -> None:
-        """One step of Adam for some of the sessions."""
-        self.steps += 1
-        first, second = self.first[part], self.second[part]
-        first += (1 - BETAS[0]) * (gradient - first)
-        second += (1 - BETAS[1]) * (np.square(gradient) - second)
-        size = RATE * np.sqrt(1 - BETAS[1] ** self.steps) / (1 - BETAS[0] ** self.steps)
-        self.theta[part] -= size * first / (np.sqrt(second) + EPSILON)
+        """One step of Adam, as lessons take it, for some of the sessions."""
+        state = {name: value[part] for name, value in self.state.items()}
+        theta, moments = RULE.next(state, self.theta[part], gradient, self.source, np.ones(len(gradient), np.float32))
+        self.theta[part] = theta
+        for name, value in moments.items():
+            self.state[name][part] = value
 
 
 def our_step(engine: TorchLanguageEngine, rows: Rows, texts: list[Ids], part: slice) -> float:
@@ -80,17 +79,19 @@ def our_pace(engine: TorchLanguageEngine, theta: np.ndarray, prompt: Ids, tokens
 class Peft:
     """Sessions as adapters of one PEFT model."""
 
-    def __init__(self, directory: Path, precision: str, engine: TorchLanguageEngine, sessions: int) -> None:
+    def __init__(
+        self, directory: Path, precision: str, engine: TorchLanguageEngine, sessions: int, device: str
+    ) -> None:
         from peft import LoraConfig, get_peft_model
         from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
         settings: dict[str, Any] = {"dtype": torch.float32 if precision == "fp32" else torch.bfloat16}
+        settings["device_map"] = self._device = device
         if precision == "nf4":
             quantised: Any = BitsAndBytesConfig
             settings["quantization_config"] = quantised(
                 load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
             )
-            settings["device_map"] = "cpu"
         first = engine.manifest.lora[0]
         targets = sorted({update.name.rpartition(".")[2] for update in engine.manifest.lora})
         config = LoraConfig(r=first.rank, lora_alpha=int(first.alpha), target_modules=targets, task_type="CAUSAL_LM")
@@ -105,7 +106,9 @@ class Peft:
 
     def _optimiser(self, name: str) -> Any:
         self.model.set_adapter(name)
-        return torch.optim.Adam([p for p in self.model.parameters() if p.requires_grad], lr=RATE, betas=BETAS)
+        return torch.optim.Adam(
+            [p for p in self.model.parameters() if p.requires_grad], lr=RULE.lr, betas=(RULE.beta1, RULE.beta2)
+        )
 
     def reset(self) -> None:
         """Put every session back to the source, where no B changes anything."""
@@ -121,18 +124,19 @@ class Peft:
         losses = []
         for name, text in zip(self.names, texts, strict=True):
             self.model.set_adapter(name)
-            ids = torch.from_numpy(text)[None]
+            ids = torch.from_numpy(text)[None].to(self._device)
             loss = self.model(input_ids=ids, labels=ids).loss
             loss.backward()
             self._optimisers[name].step()
             self._optimisers[name].zero_grad(set_to_none=True)
+            # Reading the loss waits for a GPU, which has done all that came before.
             losses.append(float(loss.detach()))
         return float(np.mean(losses))
 
     def texts(self, prompts: list[Ids], tokens: int) -> int:
         """How many tokens all the texts have, generated together."""
         self.model.eval()
-        ids = torch.from_numpy(np.stack(prompts))
+        ids = torch.from_numpy(np.stack(prompts)).to(self._device)
         with torch.inference_mode():
             whole = self.model.generate(
                 input_ids=ids,
@@ -142,7 +146,7 @@ class Peft:
                 min_new_tokens=tokens,
                 do_sample=False,
             )
-        return int(whole[:, ids.shape[1] :].numel())
+        return int(whole[:, ids.shape[1] :].cpu().numel())
 
 
 class LlamaCpp:

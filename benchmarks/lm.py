@@ -2,10 +2,11 @@
 
     python -m benchmarks.lm [--json] [--model smollm2] [--precisions nf4,bf16] [--threads 1] [--rounds 3]
                             [--tokens 64] [--lengths 16,32,128] [--new 32] [--parts learning,generating,memory,llama]
+                            [--device cuda]
 
 The same base in the same precision, the same rank and projections, contestants taking turns. On one thread, the
-default, times are processor times, which other work on the machine hardly disturbs, the least of each; on more they
-are wall times, medians, and need a machine with nothing else to do.
+default, times are processor times, which other work on the machine hardly disturbs, the least of each; on more, and on
+CUDA, they are wall times, medians, and need a machine with nothing else to do.
 
 lora_step_speedup_8     tokens a second of one step over eight sessions in one batch (gradient and Adam), over those
                         of eight steps of PEFT and torch's Adam, one session after the other, on the same tokens
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options.add_argument("--lengths", default="16,32,128", help="further lengths of texts to learn (default 16,32,128)")
     options.add_argument("--new", type=int, default=32, help="tokens to generate (default 32)")
     options.add_argument("--parts", default=PARTS, help=f"what to measure (default {PARTS})")
+    options.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="of both (default %(default)s)")
     chosen = options.parse_args(arguments)
     torch.set_num_threads(chosen.threads)
     figures: dict[str, float] = {}
@@ -73,13 +75,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         }
         if not number and "memory" in chosen.parts:
             figures |= _memory(engine, texts, rows)
-    if "llama" in chosen.parts:
+    if "llama" in chosen.parts and chosen.device == "cpu":
         figures |= _against_llama(chosen, rows)
     emit(Report("lm", figures, rows), as_json=chosen.json)
 
 
 def _engine(chosen: Namespace, precision: Precision) -> TorchLanguageEngine:
-    options = LmOptions("lm", chosen.model, precision=precision, threads=chosen.threads, device="cpu")
+    options = LmOptions("lm", chosen.model, precision=precision, threads=chosen.threads, device=chosen.device)
     return TorchLanguageEngine(options)
 
 
@@ -106,7 +108,7 @@ def _against_peft(
     if not {"learning", "generating"} & set(chosen.parts.split(",")):
         return {}
     directory = find(chosen.model, default_cache(), lambda _: None).directory
-    peft = Peft(directory, precision, engine, SESSIONS)
+    peft = Peft(directory, precision, engine, SESSIONS, chosen.device)
     figures: dict[str, float] = {}
     lengths = [length for length in chosen.lengths.split(",") if length]
     for tokens, suffix in [(chosen.tokens, ""), *((int(length), f"_{length}_tokens") for length in lengths)]:
@@ -168,8 +170,13 @@ def _learning(
     }
 
 
+def _alone(chosen: Namespace) -> bool:
+    """Whether all work is done by one thread of the processor."""
+    return bool(chosen.threads == 1 and chosen.device == "cpu")
+
+
 def _clock(chosen: Namespace) -> Callable[[], float]:
-    return time.process_time if chosen.threads == 1 else time.perf_counter
+    return time.process_time if _alone(chosen) else time.perf_counter
 
 
 def _times(chosen: Namespace, contestants: Mapping[str, Callable[[], object]]) -> dict[str, float]:
@@ -181,7 +188,7 @@ def _times(chosen: Namespace, contestants: Mapping[str, Callable[[], object]]) -
             start = clock()
             call()
             spent[who].append(clock() - start)
-    return {who: (min if chosen.threads == 1 else median)(times) for who, times in spent.items()}
+    return {who: (min if _alone(chosen) else median)(times) for who, times in spent.items()}
 
 
 def _against_llama(chosen: Namespace, rows: list[Mapping[str, Value]]) -> dict[str, float]:
@@ -196,7 +203,7 @@ def _against_llama(chosen: Namespace, rows: list[Mapping[str, Value]]) -> dict[s
     for _ in range(chosen.rounds + 1):
         turns["int4"].append(our_pace(engine, theta, prompt, 2 * chosen.new, _clock(chosen)))
         turns["llama.cpp"].append(other.pace(prompt, 2 * chosen.new, _clock(chosen)))
-    best = max if chosen.threads == 1 else median
+    best = max if _alone(chosen) else median
     paces = {who: best(rates[1:]) for who, rates in turns.items()}
     rows += [_row("one text", who, pace) for who, pace in paces.items()]
     return {

@@ -37,9 +37,17 @@ class Adam:
 def bias_corrected(state: State, gradient: Float, beta1: float, beta2: float, epsilon: float) -> tuple[Float, State]:
     """The step `[S, P]` of a learning rate of one along a gradient `[S, P]`, and the moments with it in them."""
     count = state[COUNT] + 1
-    first = np.float32(beta1) * state[FIRST] + np.float32(1 - beta1) * gradient
-    second = np.float32(beta2) * state[SECOND] + np.float32(1 - beta2) * gradient**2
-    correction1 = (1 - beta1**count)[:, np.newaxis].astype(np.float32)
-    correction2 = (1 - beta2**count)[:, np.newaxis].astype(np.float32)
-    step = (first / correction1) / (np.sqrt(second / correction2) + np.float32(epsilon))
-    return step.astype(np.float32, copy=False), {FIRST: first, SECOND: second, COUNT: count}
+    correction1, correction2 = ((1 - beta**count)[:, np.newaxis].astype(np.float32) for beta in (beta1, beta2))
+    # In place: a temporary array for each product took a third of the time of rows of a million parameters.
+    first = np.float32(beta1) * state[FIRST]
+    part = np.float32(1 - beta1) * gradient
+    first += part
+    second = np.float32(beta2) * state[SECOND]
+    np.square(gradient, out=part)
+    part *= np.float32(1 - beta2)
+    second += part
+    np.sqrt(np.divide(second, correction2, out=part), out=part)
+    part += np.float32(epsilon)
+    step = first / correction1
+    step /= part
+    return step, {FIRST: first, SECOND: second, COUNT: count}

@@ -38,5 +38,8 @@ class AdamW:
         """
         step, moments = bias_corrected(state, gradient, self.beta1, self.beta2, self.epsilon)
         rate = (self.lr * factor)[:, np.newaxis].astype(np.float32)
-        moved = theta - rate * (step + np.float32(self.decay) * (theta - source))
-        return moved.astype(np.float32), moments
+        moved = theta - source
+        moved *= np.float32(self.decay)
+        moved += step
+        moved *= rate
+        return np.subtract(theta, moved, out=moved).astype(np.float32, copy=False), moments
