@@ -14,7 +14,7 @@ import numpy as np
 
 from acclimate.adapters.language import Ids, TokenRows
 from acclimate.adapters.layout import Float
-from acclimate.adapters.learning.units import NONE
+from acclimate.adapters.learning.units import NONE, Tree, Unit, stack
 from acclimate.runtime.engines.language import LanguageEngine
 from acclimate.runtime.errors import InvalidArgument
 from acclimate.runtime.language.foundation import score_in_parts
@@ -37,12 +37,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tree:
-    """A row: its tokens, what each comes after, and which question and candidate each belongs to."""
+    """A row of several questions of one session; branch n of it is of question and candidate `answers[n]`."""
 
-    ids: Ids
-    parent: Ids
-    question: Ids
-    candidate: Ids
+    unit: Unit
+    answers: list[tuple[int, int]]
     group: int
 
 
@@ -64,11 +62,11 @@ def candidate_logprobs(
         _check(question, number, engine.context)
     trees = _planted(questions, min(engine.context, max(at_once // 4, 1)))
     found = [np.zeros(len(question.candidates), np.float32) for question in questions]
-    trees.sort(key=lambda tree: len(tree.ids))
+    trees.sort(key=lambda tree: tree.unit.tokens)
     start = 0
     while start < len(trees):
         end = start + 1
-        while end < len(trees) and (end + 1 - start) * len(trees[end].ids) <= at_once:
+        while end < len(trees) and (end + 1 - start) * trees[end].unit.tokens <= at_once:
             end += 1
         _score(engine, trees[start:end], theta, found, at_once)
         start = end
@@ -112,37 +110,22 @@ def _planted(questions: Sequence[Question], room: int) -> list[_Tree]:
 
 
 def _tree(questions: Sequence[Question], numbers: Sequence[int]) -> _Tree:
-    context = questions[numbers[0]].context
-    ids, parent = [context], [np.arange(-1, len(context) - 1)]
-    question, candidate = [np.full(len(context), NONE)], [np.full(len(context), NONE)]
-    length = len(context)
+    grown, first = Tree(), questions[numbers[0]]
+    answers: list[tuple[int, int]] = []
+    context = grown.add(first.context)
     for number in numbers:
-        trunk = len(context) - 1
-        for which, tokens in ((NONE, questions[number].prompt), *enumerate(questions[number].candidates)):
-            if len(tokens) == 0:
-                continue
-            after = np.arange(length - 1, length + len(tokens) - 1)
-            after[0] = trunk
-            ids.append(tokens)
-            parent.append(after)
-            question.append(np.full(len(tokens), number))
-            candidate.append(np.full(len(tokens), which))
-            length += len(tokens)
-            if which == NONE:
-                trunk = length - 1
-    ids_, parent_, question_, candidate_ = (np.concatenate(part) for part in (ids, parent, question, candidate))
-    return _Tree(ids_, parent_, question_, candidate_, questions[numbers[0]].group)
+        asked = grown.add(questions[number].prompt, context)
+        for which, candidate in enumerate(questions[number].candidates):
+            grown.add(candidate, asked, branch=len(answers))
+            answers.append((number, which))
+    return _Tree(grown.unit(), answers, first.group)
 
 
 def _score(engine: LanguageEngine, trees: Sequence[_Tree], theta: Float, found: list[Float], at_once: int) -> None:
-    shape = (len(trees), max(len(tree.ids) for tree in trees))
-    ids, parent, scored = np.zeros(shape, np.int64), np.full(shape, NONE), np.zeros(shape, np.bool_)
+    rows = stack([tree.unit for tree in trees])
+    scored, group = rows.targets.branch != NONE, np.array([tree.group for tree in trees], np.intp)
+    scores = score_in_parts(engine, TokenRows(rows.ids, rows.lengths, group, scored, rows.parent), theta, at_once)
     for row, tree in enumerate(trees):
-        span = slice(len(tree.ids))
-        ids[row, span], parent[row, span], scored[row, span] = tree.ids, tree.parent, tree.candidate != NONE
-    lengths = np.array([len(tree.ids) for tree in trees], np.int64)
-    group = np.array([tree.group for tree in trees], np.intp)
-    scores = score_in_parts(engine, TokenRows(ids, lengths, group, scored, parent), theta, at_once)
-    for row, tree in enumerate(trees):
-        for at in np.flatnonzero(tree.candidate != NONE):
-            found[tree.question[at]][tree.candidate[at]] += scores.logprob[row, at]
+        sums = np.bincount(rows.targets.branch[row, scored[row]], scores.logprob[row, scored[row]])
+        for (number, which), logprob in zip(tree.answers, sums, strict=True):
+            found[number][which] = logprob
