@@ -8,6 +8,7 @@ and attention go text by text, and the rest is done number by number.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,30 +80,33 @@ def read(base: Base, given: Given, remember: Remembering) -> Tensor:
     mixed = x.new_empty(len(x), (rotated + shape.kv_heads) * shape.head)
     heads = mixed.view(len(x), -1, shape.head)
     turned, turns = torch.view_as_complex(heads[:, :rotated].unflatten(2, (-1, 2))), base.turns[given.positions]
-    parts = heads.split((shape.heads, 2 * shape.kv_heads), 1)
-    query, new = (torch.empty(part.shape, dtype=working, device=x.device) for part in parts)
+    rounded = torch.empty(heads.shape, dtype=working, device=x.device)
+    query, new = rounded.split((shape.heads, 2 * shape.kv_heads), 1)
     narrow = torch.empty(x.shape, dtype=working, device=x.device)
     # A number from Python takes longer than the sums of a row.
     epsilon = x.new_full((1, 1), shape.epsilon)
     times = _densely if given.long else _row_by_row
+    add_qkv, add_out, add_down = (_adding(given, *to) for to in ((QKV, mixed), (OUT, x), (DOWN, x)))
     for number, layer in enumerate(base.layers):
         normed = _normed(x, layer.before_attention, epsilon)
         mixed.copy_(times(layer.groups[QKV], narrow.copy_(normed)))
         if layer.bias is not None:
             mixed.add_(layer.bias)
-        _add(given, number, QKV, normed, mixed)
+        add_qkv(number, normed)
         turned.mul_(turns)
-        seen = remember(number, query.copy_(parts[0]), new.copy_(parts[1]))
+        rounded.copy_(heads)
+        seen = remember(number, query, new)
         x.add_(times(layer.groups[OUT], seen))
-        _add(given, number, OUT, seen, x)
+        add_out(number, seen)
         normed = _normed(x, layer.before_inner, epsilon)
         both = times(layer.groups[GATE_UP], narrow.copy_(normed))
         if given.wide:
             both = both.float()
-            _add(given, number, GATE_UP, normed, both)
-        inner = F.silu(both[:, : shape.inner]).mul_(both[:, shape.inner :])
+            _adding(given, GATE_UP, both)(number, normed)
+        gate, up = both.chunk(2, 1)
+        inner = F.silu(gate).mul_(up)
         x.add_(times(layer.groups[DOWN], inner.to(working)))
-        _add(given, number, DOWN, inner, x)
+        add_down(number, inner)
     return _normed(x, base.norm, epsilon)
 
 
@@ -120,12 +124,28 @@ def _normed(x: Tensor, weight: Tensor, epsilon: Tensor) -> Tensor:
     return x.mul(torch.addcmul(epsilon, size, size, value=1 / x.shape[1]).rsqrt_()).mul_(weight)
 
 
-def _add(given: Given, layer: int, group: int, x: Tensor, out: Tensor) -> None:
+Adding = Callable[[int, Tensor], None]
+"""Adds what a layer's updates make of `x [N, in]`, the input of its product."""
+
+
+def _adding(given: Given, group: int, out: Tensor) -> Adding:
+    """For a group of every layer, to `out [N, columns]`; views of it are made once, for they take longer than sums."""
+    prepared: list[tuple[Adapted, list[Tensor]]] = []
     for part in given.adapted:
-        added = part.additions[layer][group]
-        if added is None:
-            continue
-        rows = out[part.first : part.end]
-        down = torch.bmm(x[part.first : part.end].float().view(part.texts, -1, x.shape[1]), added.a)
-        for (first, end, b), some in zip(added.b, down.split(down.shape[2] // len(added.b), 2), strict=True):
-            rows[:, first:end].add_(torch.bmm(some, b).view(-1, end - first))
+        # Updates are of the same projections in every layer.
+        added = part.additions[0][group]
+        if added is not None:
+            rows = out[part.first : part.end].view(part.texts, -1, out.shape[1])
+            prepared.append((part, [rows[..., first:end] for first, end, _ in added.b]))
+
+    def add(layer: int, x: Tensor) -> None:
+        for part, places in prepared:
+            added = part.additions[layer][group]
+            assert added is not None  # noqa: S101
+            own = x if len(x) == part.end - part.first else x[part.first : part.end]
+            down = torch.bmm(own.float().view(part.texts, -1, x.shape[1]), added.a)
+            downs = down.split(down.shape[2] // len(places), 2)
+            for place, (_, _, b), some in zip(places, added.b, downs, strict=True):
+                place.add_(torch.bmm(some, b))
+
+    return add

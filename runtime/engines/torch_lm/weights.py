@@ -22,6 +22,8 @@ from acclimate.runtime.engines.torch_lm.kernels import Bytes, Nf4Rows
 
 NF4_BLOCK = 64
 INT4_GROUP = 32
+FLOAT_ROWS, MOST_ROWS = 8, 32
+"""Rows of a product in float32, always; and the most of one in bfloat16."""
 
 
 class Weight(Protocol):
@@ -64,10 +66,20 @@ class Dense:
 def alike(x: Tensor, matrix: Tensor) -> Tensor:
     """A product whose rows have the same sums in any company, on a processor.
 
-    Float32 takes rows by four, and bfloat16 has another kernel for a single one: rows are filled up to that.
+    Which sums a row gets depends on how many rows there are: in float32 by fours on some processors and from sixteen
+    on others, so these come as many at a time, always; in bfloat16 a single one has another kernel, and from 33 on
+    processors with AMX add up some rows otherwise.
     """
-    short = 0 if x.is_cuda else -len(x) % 4 if matrix.dtype == torch.float32 else max(2 - len(x), 0)
-    return F.linear(F.pad(x, (0, 0, 0, short)), matrix)[: len(x)] if short else F.linear(x, matrix)
+    if x.is_cuda:
+        return F.linear(x, matrix)
+    if matrix.dtype == torch.float32:
+        size, short = FLOAT_ROWS, -len(x) % FLOAT_ROWS
+    else:
+        size, short = MOST_ROWS, int(len(x) % MOST_ROWS == 1)
+    filled = F.pad(x, (0, 0, 0, short)) if short else x
+    if len(filled) <= size:
+        return F.linear(filled, matrix)[: len(x)]
+    return torch.cat([F.linear(part, matrix) for part in filled.split(size)])[: len(x)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,7 +183,7 @@ class Int8:
         """Straight from the eight bits on the processor."""
         if x.is_cuda:
             return F.linear(x, self.dense())
-        product: Tensor = torch.ops.aten._weight_int8pack_mm(x, self.numbers, self.scale)
+        product: Tensor = torch._weight_int8pack_mm(x, self.numbers, self.scale)
         return product
 
 
@@ -211,7 +223,7 @@ class Int4:
         if x.is_cuda:
             return F.linear(x, self.dense())
         tiles, grid = self._in_tiles
-        product: Tensor = torch.ops.aten._weight_int4pack_mm_for_cpu(x, tiles, INT4_GROUP, grid)
+        product: Tensor = torch._weight_int4pack_mm_for_cpu(x, tiles, INT4_GROUP, grid)
         return product
 
     @cached_property
