@@ -119,8 +119,12 @@ def _draw(text: _Text) -> int:
     sampling = text.sampling
     if sampling.temperature == 0:
         return int(text.logits.argmax())
-    p = np.exp(log_softmax(text.logits[np.newaxis] / np.float32(sampling.temperature)))[0].astype(np.float64)
+    # Less the largest first: divided by the smallest temperatures, all others are left with nothing.
+    below = text.logits.astype(np.float64) - text.logits.max()
+    with np.errstate(over="ignore"):
+        p = np.exp(below / sampling.temperature)
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]
-    kept = order[before < sampling.top_p * p.sum()]
+    # The likeliest is in any nucleus, also in one whose share rounds to nothing.
+    kept = order[: max(int((before < sampling.top_p * p.sum()).sum()), 1)]
     return int(text.random.choice(kept, p=p[kept] / p[kept].sum()))

@@ -31,7 +31,9 @@ class Chooser:
 
     def draw(self, logits: Tensor) -> int:
         """A token of the distribution `softmax(logits [V] / temperature)`, cut to the nucleus `top_p`."""
-        shares = torch.softmax(logits.double() / self._sampling.temperature, 0)
+        # Less the largest first: divided by the smallest temperatures it would be infinite, and no share a number.
+        exact = logits.double()
+        shares = torch.softmax((exact - exact.max()) / self._sampling.temperature, 0)
         number = self._random.random()
         if self._sampling.top_p < 1:
             shares, ids = shares.sort(descending=True, stable=True)

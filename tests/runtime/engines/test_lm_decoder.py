@@ -114,6 +114,17 @@ def test_draws_follow_the_distribution() -> None:
         np.testing.assert_allclose(drawn, expected / expected.sum(), atol=0.03)
 
 
+@pytest.mark.parametrize("chosen", [{"temperature": 5e-324}, {"temperature": 1.0, "top_p": 5e-324}])
+def test_what_is_smallest_is_greedy(tiny_path: Path, chosen: dict[str, float]) -> None:
+    """Divided by such a temperature logits are infinite, and such a share of everything is nothing."""
+    engine = engine_of(tiny_path)
+    greedy, drawn = (
+        [token.token for token in said(engine, PROMPTS[1], engine.source.theta, Sampling(20, **sampling))]
+        for sampling in ({}, chosen)
+    )
+    assert drawn == greedy
+
+
 def test_a_text_ends_with_the_models_own_token(tiny_path: Path) -> None:
     engine = engine_of(tiny_path)
     prompt, theta = PROMPTS[0], engine.source.theta

@@ -39,6 +39,13 @@ def test_tokens_are_those_of_a_decoder_of_ones_own(client: Client) -> None:
     assert 0 < text.usage.first_token_ms <= text.usage.total_ms
 
 
+@pytest.mark.parametrize("chosen", [{"temperature": 5e-324}, {"temperature": 1.0, "top_p": 5e-324}])
+def test_what_is_smallest_is_greedy(chosen: dict[str, float]) -> None:
+    """What mutated messages found: a nucleus with nobody in it."""
+    greedy, drawn = (alone(engine(), Sampling(20, **sampling)) for sampling in ({}, chosen))
+    assert [token.token for token in drawn] == [token.token for token in greedy]
+
+
 def test_texts_written_together_are_what_each_is_alone(client: Client) -> None:
     def one(seed: int) -> str:
         return client.generate(MODEL, PROMPT, max_tokens=30, temperature=1.0, seed=seed).read()
