@@ -5,6 +5,8 @@
 messages             mutated messages sent, over all rpcs in turn
 defects              answers that only a defect gives: INTERNAL, UNKNOWN, DATA_LOSS, UNAVAILABLE, or a reply on a
                      stream that tells of an internal error; must be 0
+defects_unseen       rpcs that by the daemon's own account ended so beyond these: streams that were left before they
+                     failed; must be 0
 refusals_compared    refused messages before and after which the sender's own sessions were compared
 refusals_with_effect how many of those had changed a session all the same; must be 0
 victim_changes       differences in the other tenant's session afterwards, and in what it answers from then on beside
@@ -22,6 +24,7 @@ import random
 import sys
 import tempfile
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +34,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+from prometheus_client.parser import text_string_to_metric_families
 
 from acclimate.runtime.client import Client
 from acclimate.runtime.client.local import local_daemon
@@ -46,6 +50,9 @@ DEFECTS = (
     grpc.StatusCode.DATA_LOSS,
     grpc.StatusCode.UNAVAILABLE,
 )
+_NAMES = frozenset(code.name for code in DEFECTS)
+PATIENCE_SECONDS = 30.0
+MUST_BE_0 = ("defects", "defects_unseen", "refusals_with_effect", "victim_changes")
 VICTIM, TWIN = "shared", "spared"
 # One message in so many is looked at from both sides.
 COMPARE_EVERY = 10
@@ -67,6 +74,7 @@ class Arena:
     operator: Client
     channel: grpc.Channel
     metadata: tuple[tuple[str, str], ...]
+    metrics: urllib.request.Request
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -81,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with arena(chosen.bundle) as ring:
         report = storm(ring, chosen.messages, random.Random(chosen.seed))  # noqa: S311 - not a secret
     emit(report, as_json=chosen.json)
-    sys.exit(any(report.figures[name] for name in ("defects", "refusals_with_effect", "victim_changes")))
+    sys.exit(any(report.figures[name] for name in MUST_BE_0))
 
 
 @contextmanager
@@ -101,7 +109,10 @@ def arena(bundle: Path) -> Iterator[Arena]:
             Client(daemon.target, token=given["watcher"]) as operator,
             grpc.insecure_channel(daemon.target) as channel,
         ):
-            yield Arena(victim, attacker, operator, channel, (("authorization", f"Bearer {given['mallory']}"),))
+            url, bearer = f"http://127.0.0.1:{daemon.http_port}/metrics", f"Bearer {given['watcher']}"
+            metrics = urllib.request.Request(url, headers={"authorization": bearer})
+            metadata = (("authorization", f"Bearer {given['mallory']}"),)
+            yield Arena(victim, attacker, operator, channel, metadata, metrics)
 
 
 def storm(ring: Arena, count: int, source: random.Random) -> Report:
@@ -111,6 +122,7 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
     before, rss = _state(ring.victim, VICTIM), ring.operator.server_info().rss_bytes
     codes: Counter[tuple[str, str]] = Counter()
     compared = effects = defects = 0
+    failed = _failed(ring)
     began = time.perf_counter()
     for number, (method, payload) in enumerate(_attempts(source, count)):
         if number % TURN_EVERY == 0:
@@ -133,6 +145,7 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
     figures = {
         "messages": float(count),
         "defects": float(defects),
+        "defects_unseen": _failed(ring) - failed - float(sum(codes[key] for key in codes if key[1] in _NAMES)),
         "refusals_compared": float(compared),
         "refusals_with_effect": float(effects),
         "victim_changes": float(changes),
@@ -140,6 +153,14 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
         "messages_per_s": count / seconds,
     }
     return Report("fuzz", figures, _rows(codes))
+
+
+def _failed(ring: Arena) -> float:
+    """Rpcs that have ended as only a defect ends them, as the daemon counts them."""
+    with urllib.request.urlopen(ring.metrics, timeout=PATIENCE_SECONDS) as page:  # noqa: S310 - ours
+        families = {family.name: family for family in text_string_to_metric_families(page.read().decode())}
+    samples = families["acclimate_rpcs"].samples
+    return sum(sample.value for sample in samples if sample.labels.get("code") in _NAMES)
 
 
 def defective(outcome: Outcome) -> bool:
