@@ -52,6 +52,7 @@ DEFECTS = (
 )
 _NAMES = frozenset(code.name for code in DEFECTS)
 PATIENCE_SECONDS = 30.0
+SETTLED_SECONDS = 0.1
 MUST_BE_0 = ("defects", "defects_unseen", "refusals_with_effect", "victim_changes")
 VICTIM, TWIN = "shared", "spared"
 # One message in so many is looked at from both sides.
@@ -122,14 +123,19 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
     before, rss = _state(ring.victim, VICTIM), ring.operator.server_info().rss_bytes
     codes: Counter[tuple[str, str]] = Counter()
     compared = effects = defects = 0
-    failed = _failed(ring)
+    failed, left = _failed(ring), False
     began = time.perf_counter()
     for number, (method, payload) in enumerate(_attempts(source, count)):
         if number % TURN_EVERY == 0:
             _turn(ring.attacker, own=number // TURN_EVERY % 2 == 1)
         look = number % COMPARE_EVERY == 0
+        if look and left:
+            _settle(ring.attacker)
+            left = False
         own = _listed(ring.attacker) if look else ()
         outcome = _send(ring, method, payload)
+        # A stream without an end was left, and what it began may be done a moment later.
+        left = left or (outcome.code is grpc.StatusCode.OK and not outcome.replies)
         codes[method, outcome.code.name] += 1
         if defective(outcome):
             defects += 1
@@ -186,6 +192,14 @@ def _turn(attacker: Client, own: bool) -> None:
         attacker.delete_session(view.model, view.session_id)
     if own:
         _adapted(attacker, VICTIM)
+
+
+def _settle(client: Client) -> None:
+    """Wait until what streams that were left had begun is done."""
+    seen, now = None, _listed(client)
+    while seen != now:
+        time.sleep(SETTLED_SECONDS)
+        seen, now = now, _listed(client)
 
 
 def _send(ring: Arena, method: str, payload: bytes) -> Outcome:
