@@ -153,7 +153,8 @@ def test_smollm2_from_its_file(tmp_path_factory: pytest.TempPathFactory) -> None
 
     file = gguf_of("smollm2")
     assert file is not None
-    engine = engine_of("smollm2", precision="nf4", targets=("q_proj", "v_proj"))
+    # The file's own numbers: after rounding to others, whether it ends there is a near tie on some processors.
+    engine = engine_of("smollm2", precision="int4", targets=("q_proj", "v_proj"))
     theirs = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     for text in ("In 2024 there were 12,345 cats", "naïve café 日本語 🙂", "  two\n\n\tspaces", "don't we'll"):
         assert engine.tokenizer.encode(text).tolist() == theirs.encode(text, add_special_tokens=False)
