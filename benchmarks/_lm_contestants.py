@@ -146,6 +146,7 @@ class Peft:
                 min_new_tokens=tokens,
                 do_sample=False,
             )
+        # Copied, so that a GPU has written the last one.
         return int(whole[:, ids.shape[1] :].cpu().numel())
 
 

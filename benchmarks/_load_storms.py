@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from multiprocessing import get_context
@@ -15,6 +14,7 @@ from acclimate.runtime.client.local import LocalDaemon
 from benchmarks._load_generator import INFER, connected, one_by_one, open_loop, row, saturated, with_token
 from benchmarks._load_phases import BATCHED_ROWS, FEW, PATIENCE_SECONDS, Outcome, Rows, wait
 from benchmarks._load_subject import Subject
+from benchmarks._prometheus import scraped
 from benchmarks._rpcs import LANGUAGE
 from benchmarks.startup import rss_mb
 
@@ -62,8 +62,7 @@ def flood(target: str, token: str, payloads: Sequence[bytes], rate: float, secon
 
 
 def _overloaded(daemon: LocalDaemon) -> bool:
-    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http_port}/metrics", timeout=PATIENCE_SECONDS) as page:
-        return b"\nacclimate_overloaded 1.0" in page.read()
+    return "\nacclimate_overloaded 1.0" in scraped(daemon)
 
 
 def _recovery(rpc: Any, payloads: Sequence[bytes], fast: float) -> float:

@@ -1,4 +1,4 @@
-"""A real Prometheus on loopback with the configuration and the rules of ops/, in a hurry."""
+"""A real Prometheus on loopback with the configuration and the rules of ops/, in a hurry; and what it would read."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acclimate.runtime.client.local import LocalDaemon
 from benchmarks._report import ROOT
 
 OPS = ROOT / "ops" / "prometheus"
@@ -27,6 +28,13 @@ LEAST_SECONDS, STOP_SECONDS = 4, 30
 def installed() -> str | None:
     """Where the daemon of Prometheus is, or None."""
     return shutil.which("prometheus")
+
+
+def scraped(daemon: LocalDaemon) -> str:
+    """A daemon's metrics, as they are now."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.http_port}/metrics", timeout=30) as page:
+        text: str = page.read().decode()
+    return text
 
 
 @dataclass(frozen=True, slots=True)

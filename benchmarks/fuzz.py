@@ -24,7 +24,6 @@ import random
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,9 +36,10 @@ import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
 from acclimate.runtime.client import Client
-from acclimate.runtime.client.local import local_daemon
+from acclimate.runtime.client.local import LocalDaemon, local_daemon
 from acclimate.runtime.security import tokens
 from benchmarks._mutations import mutated
+from benchmarks._prometheus import scraped
 from benchmarks._report import ROOT, Report, Value, emit, parser
 from benchmarks._rpcs import LANGUAGE, MODEL, Outcome, ask, messages, methods, richer
 
@@ -51,7 +51,6 @@ DEFECTS = (
     grpc.StatusCode.UNAVAILABLE,
 )
 _NAMES = frozenset(code.name for code in DEFECTS)
-PATIENCE_SECONDS = 30.0
 SETTLED_SECONDS = 0.1
 MUST_BE_0 = ("defects", "defects_unseen", "refusals_with_effect", "victim_changes")
 VICTIM, TWIN = "shared", "spared"
@@ -75,7 +74,7 @@ class Arena:
     operator: Client
     channel: grpc.Channel
     metadata: tuple[tuple[str, str], ...]
-    metrics: urllib.request.Request
+    daemon: LocalDaemon
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -110,10 +109,8 @@ def arena(bundle: Path) -> Iterator[Arena]:
             Client(daemon.target, token=given["watcher"]) as operator,
             grpc.insecure_channel(daemon.target) as channel,
         ):
-            url, bearer = f"http://127.0.0.1:{daemon.http_port}/metrics", f"Bearer {given['watcher']}"
-            metrics = urllib.request.Request(url, headers={"authorization": bearer})
             metadata = (("authorization", f"Bearer {given['mallory']}"),)
-            yield Arena(victim, attacker, operator, channel, metadata, metrics)
+            yield Arena(victim, attacker, operator, channel, metadata, daemon)
 
 
 def storm(ring: Arena, count: int, source: random.Random) -> Report:
@@ -151,7 +148,7 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
     figures = {
         "messages": float(count),
         "defects": float(defects),
-        "defects_unseen": _failed(ring) - failed - float(sum(codes[key] for key in codes if key[1] in _NAMES)),
+        "defects_unseen": _failed(ring) - failed - float(sum(n for (_, code), n in codes.items() if code in _NAMES)),
         "refusals_compared": float(compared),
         "refusals_with_effect": float(effects),
         "victim_changes": float(changes),
@@ -163,8 +160,7 @@ def storm(ring: Arena, count: int, source: random.Random) -> Report:
 
 def _failed(ring: Arena) -> float:
     """Rpcs that have ended as only a defect ends them, as the daemon counts them."""
-    with urllib.request.urlopen(ring.metrics, timeout=PATIENCE_SECONDS) as page:  # noqa: S310 - ours
-        families = {family.name: family for family in text_string_to_metric_families(page.read().decode())}
+    families = {family.name: family for family in text_string_to_metric_families(scraped(ring.daemon))}
     samples = families["acclimate_rpcs"].samples
     return sum(sample.value for sample in samples if sample.labels.get("code") in _NAMES)
 

@@ -15,7 +15,8 @@ lora_step_speedup_8_16_tokens
 decode_speedup_8        tokens a second of eight texts with eight adapters, prompts included, over those of
                         `generate(adapter_names=...)` of PEFT
 decode_over_llama_cpp   tokens a second of one text in int4, low-rank updates included, over llama-cpp-python's on the
-                        same GGUF file; left out, with the reason in the rows, where that is not installed
+                        same GGUF file, on the processor; left out, with the reason in the rows, where that is not
+                        installed
 bytes_per_session       memory that each of 100 sessions costs: theta and the moments of Adam
 bytes_beyond_rows       of it, what is not theta or moments
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from acclimate.adapters.language import Ids
 from acclimate.adapters.layout import Float
-from acclimate.adapters.numerics import log_softmax
+from acclimate.adapters.numerics import log_softmax, softmax
 from acclimate.runtime.engines.language import Emitted, Finish, Sampling, Tokenizer
 from acclimate.runtime.errors import InvalidArgument, ResourceExhausted
 
@@ -122,7 +122,7 @@ def _draw(text: _Text) -> int:
     # Less the largest first: divided by the smallest temperatures, all others are left with nothing.
     below = text.logits.astype(np.float64) - text.logits.max()
     with np.errstate(over="ignore"):
-        p = np.exp(below / sampling.temperature)
+        p = softmax(below / sampling.temperature)
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]
     # The likeliest is in any nucleus, also in one whose share rounds to nothing.

@@ -141,7 +141,7 @@ def _adding(given: Given, group: int, out: Tensor) -> Adding:
     def add(layer: int, x: Tensor) -> None:
         for part, places in prepared:
             added = part.additions[layer][group]
-            assert added is not None  # noqa: S101
+            assert added is not None  # noqa: S101 - it is there in the first layer
             own = x if len(x) == part.end - part.first else x[part.first : part.end]
             down = torch.bmm(own.float().view(part.texts, -1, x.shape[1]), added.a)
             downs = down.split(down.shape[2] // len(places), 2)
