@@ -8,6 +8,7 @@ by entropy raises confidence, so both flatter adapted sessions; `docs/benchmarks
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,17 @@ def score(logits: Float) -> Scores:
     """Entropy, confidence and label of each row of logits `[B, C]`."""
     log_p = log_softmax(logits)
     return Scores(-(np.exp(log_p) * log_p).sum(axis=1), np.exp(log_p.max(axis=1)), logits.argmax(axis=1))
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The scores of several answers, one after the other."""
+    if len(parts) == 1:
+        return parts[0]
+    return Scores(
+        np.concatenate([part.entropy for part in parts]),
+        np.concatenate([part.confidence for part in parts]),
+        np.concatenate([part.label for part in parts]),
+    )
 
 
 def mean(values: NDArray[Any]) -> float:

@@ -27,6 +27,8 @@ SERVICE = "/acclimate.v1.SessionService/"
 # Calls under way when the daemon is to be kept busy: more than a batch of them.
 IN_FLIGHT = 64
 ROUNDS = 3
+# Of throughput, many and short: a machine that is shared changes its pace from one second to the next.
+TURNS = 8
 LOADED = 0.6
 FEW = 10
 BATCHED_ROWS = 16
@@ -58,11 +60,11 @@ def overhead(subject: Subject) -> Outcome:
 def throughput(subject: Subject, rows_per_request: int) -> Outcome:
     """As much as it takes, against the engine in this process on batches of the size that the daemon made, by turns."""
     payloads = [subject.infer(rows_per_request, start=number) for number in range(32)]
-    served, alone, seconds = Load(), Load(), subject.seconds / 2
+    served, alone, seconds = Load(), Load(), subject.seconds / 5
     ratios, costs, sizes = [], [], []
     with subject.serving() as daemon, connected(daemon.target, INFER) as rpc, statistics(daemon, subject) as counts:
         saturated(rpc, payloads, IN_FLIGHT, subject.seconds / 5)
-        for _ in range(ROUNDS):
+        for _ in range(TURNS):
             before = counts()
             through = costing(partial(saturated, rpc, payloads, IN_FLIGHT, seconds), cpu_clock(daemon.pid))
             samples, calls = (after - first for after, first in zip(counts(), before, strict=True))
@@ -122,11 +124,11 @@ def adapting(subject: Subject, sessions: int, recipe: str) -> Outcome:
 def streaming(subject: Subject) -> Outcome:
     """One sample a request on one ModelStreamInfer, against the engine on batches of the size made, by turns."""
     payloads = [subject.infer(1, start=number) for number in range(32)]
-    served, alone, seconds, ratios = Load(), Load(), subject.seconds / 2, []
+    served, alone, seconds, ratios = Load(), Load(), subject.seconds / 5, []
     with subject.serving() as daemon, statistics(daemon, subject) as counts:
         stream = partial(streamed, daemon.target, payloads, IN_FLIGHT)
         stream(subject.seconds / 5)
-        for _ in range(ROUNDS):
+        for _ in range(TURNS):
             before = counts()
             through = costing(partial(stream, seconds), cpu_clock(daemon.pid))
             samples, calls = (after - first for after, first in zip(counts(), before, strict=True))

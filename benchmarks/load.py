@@ -11,6 +11,11 @@ throughput_ratio             saturated throughput over the engine's in this proc
                              one sample a request on one ModelStreamInfer
 throughput_ratio_http2       the same from a client on a plain socket, which costs a third of grpcio's; daemon_cpu_us
                              is the daemon's processor time for an answer meanwhile, the engine's in it
+bare_p50_ms, bare_cpu_us     gRPC's asyncio server with nothing behind it: p50 one at a time, and processor time for
+                             an answer when saturated, from the client on a plain socket; bare_registered_* with as
+                             many methods registered with gRPC's core as the daemon has
+bare_overhead_p50_ms         what such a server adds to the engine that it calls: the floor under
+                             predict_overhead_p50_ms_http2, the daemon's from the same client in the same run
 p99_ratio_adapting           p99 at 60 % of the saturated load, sessions that learn over the same ones that do not
                              (goal 1.2 at most), median over rounds
 bytes_per_session_10k        resident memory of a session, 10,000 of them, beyond the base (goal 30 KB);
@@ -45,13 +50,13 @@ from pathlib import Path
 
 from acclimate.runtime.bundle import read_bundle
 from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
-from benchmarks import _load_http2, _load_sessions, _load_storms
+from benchmarks import _load_bare, _load_http2, _load_sessions, _load_storms
 from benchmarks import _load_phases as phases
 from benchmarks._bundles import add_bundle_options, chosen_bundle
 from benchmarks._load_subject import Subject
 from benchmarks._report import ROOT, Report, Value, emit, parser
 
-PHASES = ("overhead", "http2", "throughput", "adapting", "sessions", "stream", "overload", "texts", "fairness")
+PHASES = ("overhead", "http2", "bare", "throughput", "adapting", "sessions", "stream", "overload", "texts", "fairness")
 LARGE_ROWS = 64
 DIGITS = ROOT / "examples" / "digits" / "bundle"
 
@@ -79,6 +84,7 @@ def _phases(chosen: argparse.Namespace) -> list[tuple[str, Callable[[Subject], p
     return [
         ("overhead", phases.overhead),
         ("http2", _load_http2.measured),
+        ("bare", _load_bare.measured),
         ("throughput", lambda subject: phases.throughput(subject, 1)),
         ("throughput", lambda subject: phases.throughput(subject, phases.BATCHED_ROWS)),
         ("adapting", lambda subject: phases.adapting(subject, chosen.sessions, chosen.recipe)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-from acclimate.adapters.accuracy import Scores, Telemetry, difference_of_confidences, observe
+from acclimate.adapters.accuracy import Scores, Telemetry, difference_of_confidences, joined, observe
 from acclimate.adapters.manifest import Manifest
 from acclimate.adapters.outcome import Outcome
 from acclimate.runtime.clock import Clock
@@ -74,18 +74,14 @@ class Account:
             (self.usages[model].success if code == "OK" else self.usages[model].fail).add(seconds)
 
     def answered(self, model: str, batch: Sequence[tuple[Session | None, Answer]]) -> None:
-        """Count the answers of one batch, each with whose it is."""
-        tally, usage, threshold = self.tallies[model], self.usages[model], self._thresholds[model]
-        now, telemetry = self._clock.wall(), self._telemetry[model]
+        """Count the answers of one batch of the engine, or some of them, each with whose it is."""
+        now, threshold = self._clock.wall(), self._thresholds[model]
+        answers = [answer for _, answer in batch]
+        scores = joined([answer.scores for answer in answers])
+        self.usages[model].answered(answers, now)
+        self.tallies[model].answered(answers, scores)
+        self._telemetry[model] = observe(self._telemetry[model], scores, threshold)
         for session, answer in batch:
-            usage.answered(answer, now)
-            tally.samples += len(answer.logits)
-            tally.queue_seconds.add(answer.queued)
-            tally.predict_seconds.add(answer.computed)
-            tally.batch_size.add(answer.batch_rows)
-            tally.entropy.extend(answer.scores.entropy.tolist())
-            tally.confidence.extend(answer.scores.confidence.tolist())
-            telemetry = observe(telemetry, answer.scores, threshold)
             if session is not None:
                 session.telemetry = observe(session.telemetry, answer.scores, threshold)
                 session.account.requests += 1
@@ -93,7 +89,6 @@ class Account:
                 session.last_used_at = now
                 self.census.changed(session.key)
                 self._noted(session, None, False)
-        self._telemetry[model] = telemetry
 
     def used(self, session: Session, samples: int, scores: Scores | None = None) -> None:
         """Count a request of a language model's session, about so many texts; `scores` are of tokens it has written."""

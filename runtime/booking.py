@@ -18,11 +18,13 @@ def book(parts: Parts, batch: Sequence[tuple[Ticket, Answer]]) -> None:
         parts.account.answered(model, [(ticket.session, answer) for ticket, answer in counted])
     for ticket, answer in counted:
         session = ticket.session
-        again = session is not None and session.knows(ticket.request_id, ticket.terms)
-        if session is not None and session.open:
+        if session is None:
+            continue
+        again = session.knows(ticket.request_id, ticket.terms)
+        if session.open:
             session.answers.remember(ticket.request_id, answer.scores.label)
         parts.shadow.offer(ticket, answer)
-        if session is not None and ticket.learn and not again:
+        if ticket.learn and not again:
             _gather(parts, ticket, session, answer)
 
 

@@ -11,11 +11,11 @@ from acclimate.runtime.events import EventHub
 from acclimate.runtime.scheduler.tickets import Answer
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import OFF, Terms
-from acclimate.runtime.types import InferReply, InferRequest, Scalar
+from acclimate.runtime.types import InferReply, Scalar
 
 
-def reply(request: InferRequest, session: Session | None, answer: Answer, terms: Terms) -> InferReply:
-    """The reply to a request: its answer, and as parameters what gave it and what became of its samples."""
+def reply(request_id: str, session: Session | None, answer: Answer, terms: Terms) -> InferReply:
+    """The reply to a request of this id: its answer, and as parameters what gave it and what became of its samples."""
     manifest = answer.engine.manifest
     parameters: dict[str, Scalar] = {
         "acclimate_version": answer.version,
@@ -33,7 +33,7 @@ def reply(request: InferRequest, session: Session | None, answer: Answer, terms:
             "acclimate_cost_ms": terms.ms,
         }
     outputs = {manifest.outputs[0].name: answer.logits}
-    return InferReply(request.model, manifest.version, request.id, outputs, parameters)
+    return InferReply(manifest.name, manifest.version, request_id, outputs, parameters)
 
 
 class Readers:

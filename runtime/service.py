@@ -213,8 +213,7 @@ class Service:
         inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
         self._parts.predictor.admit(request.deadline)
         session = await self._sequence_session(request.model, sequence)
-        if not request.id:
-            request = replace(request, id=f"{random.getrandbits(128):032x}")
+        name = request.id or f"{random.getrandbits(128):032x}"
         deadline, learn = request.deadline, sequence.learn
         terms = Terms(sequence.allowance, sequence.resent)
         with in_use(session):
@@ -225,30 +224,36 @@ class Service:
                     engine = answers_arrays(self._engine(request.model))
                     inputs = checked_inputs(request, engine.manifest, self._parts.max_rows)
                 answer = await self._parts.predictor.submit(
-                    engine, session, inputs, deadline, learn, request.id, terms, sequence.priority
+                    engine, session, inputs, deadline, learn, name, terms, sequence.priority
                 )
                 if session is not None and learn and session.cohort.recipe.answers_late:
-                    answer = await self._late(session, request, inputs, answer, terms)
+                    answer = await self._late(session, name, inputs, answer, deadline, terms)
             except BaseException:
                 if session is not None and sequence.start:
                     self._sequences.forget_unused(session)
                 raise
-        answered = reply(request, session, answer, terms)
+        answered = reply(name, session, answer, terms)
         if sequence.end and session is not None:
             self._sequences.end(session)
         return answered
 
     async def _late(
-        self, session: Session, request: InferRequest, inputs: NDArray[Any], answer: Answer, terms: Terms
+        self,
+        session: Session,
+        name: str,
+        inputs: NDArray[Any],
+        answer: Answer,
+        deadline: float | None,
+        terms: Terms,
     ) -> Answer:
         """Answer with a step over the request's own samples, and account for that in place of the first answer."""
-        if session.knows(request.id, terms):
+        if session.knows(name, terms):
             return answer
         step_aside()
-        logits = await self._parts.learner.answer(session, inputs, answer.logits, request.deadline, terms)
+        logits = await self._parts.learner.answer(session, inputs, answer.logits, deadline, terms)
         answer = replace(answer, logits=logits, scores=score(logits))
         self._parts.account.answered(session.model, [(session, answer)])
-        session.answers.remember(request.id, answer.scores.label)
+        session.answers.remember(name, answer.scores.label)
         return answer
 
     async def _sequence_session(self, model: str, sequence: SequenceParameters) -> Session | None:

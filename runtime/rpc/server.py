@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
@@ -25,6 +26,7 @@ from acclimate.runtime.rpc.creating import Creations
 from acclimate.runtime.rpc.credentials import server_credentials
 from acclimate.runtime.rpc.entrance import Entrance
 from acclimate.runtime.rpc.gate import Gate
+from acclimate.runtime.rpc.generic import Generic
 from acclimate.runtime.rpc.interceptor import Edge, short_name
 from acclimate.runtime.rpc.limits import MessageLimits
 from acclimate.runtime.rpc.oip_stream import Streams
@@ -117,13 +119,14 @@ def build_server(
     streams = Streams(config.open_inference.stream_requests, stats, sizes, service.admission, opened)
     inference = oip_servicer.InferenceServicer(service, clock or SystemClock(), release, config, streams)
     oip_servicer.register(server, inference)
-    session_servicer.register(server, session_servicer.SessionServicer(service, Creations(sizes, opened)))
-    generation_servicer.register(server, generation_servicer.GenerationServicer(service))
-    server_servicer.register(server, server_servicer.ServerServicer(service, config, release))
+    generic: Any = Generic(server)
+    session_servicer.register(generic, session_servicer.SessionServicer(service, Creations(sizes, opened)))
+    generation_servicer.register(generic, generation_servicer.GenerationServicer(service))
+    server_servicer.register(generic, server_servicer.ServerServicer(service, config, release))
     states = health.Health(("", *SERVICES))
     service.repository.listen(lambda: states.models([manifest.name for manifest in service.models()]))
     states.models([manifest.name for manifest in service.models()])
-    health_pb2_grpc.add_HealthServicer_to_server(states, server)
+    health_pb2_grpc.add_HealthServicer_to_server(states, generic)
     reflection.enable(server, SERVICES)
     return RpcServer(server, _bind(server, config), states, stats, opened, edge)
 

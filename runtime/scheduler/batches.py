@@ -65,7 +65,8 @@ def compute(batch: Batch, clock: Clock) -> Computed:
 def answers_of(batch: Batch, computed: Computed, now: float) -> list[Answer]:
     """Each request's own rows, as its recipe's output stage leaves them."""
     answers: list[Answer] = []
-    start = 0
+    took, gathered, scored = computed.ended - computed.started, computed.started - batch.began, now - computed.ended
+    rows, start = len(computed.logits), 0
     for ticket, version in zip(batch.tickets, batch.versions, strict=True):
         own = slice(start, start + ticket.rows)
         start = own.stop
@@ -80,10 +81,10 @@ def answers_of(batch: Batch, computed: Computed, now: float) -> list[Answer]:
                 scores=computed.scores.of(own) if served is part else score(served),
                 version=version,
                 queued=batch.began - ticket.arrived,
-                computed=computed.ended - computed.started,
-                batch_rows=len(computed.logits),
-                gathered=computed.started - batch.began,
-                scored=now - computed.ended,
+                computed=took,
+                batch_rows=rows,
+                gathered=gathered,
+                scored=scored,
                 leads=not answers,
             )
         )

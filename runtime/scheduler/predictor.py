@@ -26,7 +26,7 @@ from acclimate.runtime.scheduler.fair import FairQueue
 from acclimate.runtime.scheduler.limits import PredictorLimits
 from acclimate.runtime.scheduler.shortness import Shortness, Solo
 from acclimate.runtime.scheduler.tickets import Answer, Ticket
-from acclimate.runtime.scheduler.worker import Worker, at_once
+from acclimate.runtime.scheduler.worker import Worker
 from acclimate.runtime.security.caller import current
 from acclimate.runtime.sessions.session import Session
 from acclimate.runtime.sessions.terms import Terms
@@ -118,16 +118,20 @@ class Predictor:
         self._solo.came(company=bool(self._serving or self._queue or self._answering) or self.admission.under_way > 1)
         now, tenant = self._clock.monotonic(), current().tenant if session is None else session.tenant
         terms, mark = terms or Terms(), MARK.get()
-        self._queue.add(
-            Ticket(engine, session, inputs, now, deadline, learn, request_id, future, terms, priority, tenant, mark)
+        ticket = Ticket(
+            engine, session, inputs, now, deadline, learn, request_id, future, terms, priority, tenant, mark
         )
         self.idle.clear()
         waits = self._limits.max_delay or self._before_reply is not None
         if waits or self._serving or self._looking or self._answering:
+            self._queue.add(ticket)
             self._look()
+        elif self._loop is not None and not self._queue and self._solo and self._short.expected(engine, ticket.rows):
+            self._answer_here(ticket, self._loop)
         else:
             # Nobody is there to wait for: what else comes in this turn of the loop is the next batch. Not in
             # synchronous mode, where what one client does at a time must not depend on others being there.
+            self._queue.add(ticket)
             self._begin()
         return await future
 
@@ -224,20 +228,20 @@ class Predictor:
 
     def _dispatch(self, tickets: list[Ticket], began: float) -> None:
         batch = put_together(tickets, began)
-        job, done = partial(compute, batch, self._clock), partial(self._done, batch)
-        if self._loop is not None and self._alone(tickets):
-            # Whoever else comes in this turn of the loop is a batch, at its end.
-            self._answering = True
-            self._loop.call_soon(self._turned)
-            at_once(job, done)
-        else:
-            self._worker.submit(job, done)
+        self._worker.submit(partial(compute, batch, self._clock), partial(self._done, batch))
 
-    def _alone(self, tickets: list[Ticket]) -> bool:
-        """Whether requests come one at a time and this answer is short; not in synchronous mode, see `submit`."""
-        if len(tickets) > 1 or not self._solo or self._answering or self._before_reply is not None:
-            return False
-        return self._short.expected(tickets[0].engine, tickets[0].rows)
+    def _answer_here(self, ticket: Ticket, loop: asyncio.AbstractEventLoop) -> None:
+        """Answer a request that is alone on the loop's thread; who else comes in this turn is a batch, at its end."""
+        self._answering = True
+        loop.call_soon(self._turned)
+        batch = put_together([ticket], ticket.arrived)
+        try:
+            computed = compute(batch, self._clock)
+        except Exception as failed:
+            tell(batch, failed)
+        else:
+            reply(batch, self._accounted(batch, computed, None))
+        self.idle.set()
 
     def _turned(self) -> None:
         self._answering = False

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from acclimate.runtime.engines.base import Engine
 
 # How long the event loop may be kept from everything else, seconds: no longer than one turn of it under load takes.
-LONGEST_SECONDS = 0.001
+LONGEST_SECONDS = 0.002
 # So many calls of an engine have to have been shorter, and none longer since.
 CALLS = 32
 KEPT = 0.7

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from acclimate.adapters.accuracy import UNLABELLED, Prequential
+from acclimate.adapters.accuracy import UNLABELLED, Prequential, Scores
 from acclimate.runtime.histograms import SECONDS, Buckets
+from acclimate.runtime.scheduler.tickets import Answer
 
 ROWS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 NATS = (0.01, 0.03, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0)
@@ -43,3 +45,13 @@ class Tally:
     forked: int = 0
     expired: int = 0
     moves: Counter[str] = field(default_factory=Counter)
+
+    def answered(self, answers: Sequence[Answer], scores: Scores) -> None:
+        """Count answers of one batch, whose samples score this."""
+        first, count = answers[0], len(answers)
+        self.samples += len(scores.label)
+        self.queue_seconds.extend([answer.queued for answer in answers])
+        self.predict_seconds.add(first.computed, count)
+        self.batch_size.add(first.batch_rows, count)
+        self.entropy.extend(scores.entropy.tolist())
+        self.confidence.extend(scores.confidence.tolist())

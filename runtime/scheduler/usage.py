@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from acclimate.runtime.scheduler.tickets import Answer
@@ -14,10 +15,10 @@ class Spent:
     count: int = 0
     seconds: float = 0.0
 
-    def add(self, seconds: float) -> None:
-        """It was done once more."""
-        self.count += 1
-        self.seconds += seconds
+    def add(self, seconds: float, times: int = 1) -> None:
+        """It was done once more, or so many times, and took so long each time."""
+        self.count += times
+        self.seconds += seconds * times
 
 
 @dataclass(slots=True)
@@ -28,11 +29,11 @@ class Phases:
     compute: Spent = field(default_factory=Spent)
     score: Spent = field(default_factory=Spent)
 
-    def add(self, answer: Answer) -> None:
-        """Count an answer's batch."""
-        self.gather.add(answer.gathered)
-        self.compute.add(answer.computed)
-        self.score.add(answer.scored)
+    def add(self, answer: Answer, times: int = 1) -> None:
+        """Count an answer's batch, once or for so many of its answers."""
+        self.gather.add(answer.gathered, times)
+        self.compute.add(answer.computed, times)
+        self.score.add(answer.scored, times)
 
 
 @dataclass(slots=True)
@@ -55,12 +56,14 @@ class Usage:
     requests: Phases = field(default_factory=Phases)
     batches: dict[int, Phases] = field(default_factory=dict)
 
-    def answered(self, answer: Answer, now: float) -> None:
-        """Count an answer; `now` in Unix seconds."""
+    def answered(self, answers: Sequence[Answer], now: float) -> None:
+        """Count answers of one batch; `now` in Unix seconds."""
+        first, count = answers[0], len(answers)
         self.last_answer = now
-        self.samples += len(answer.logits)
-        self.queue.add(answer.queued)
-        self.requests.add(answer)
-        if answer.leads:
+        self.samples += sum([len(answer.logits) for answer in answers])
+        self.queue.count += count
+        self.queue.seconds += sum([answer.queued for answer in answers])
+        self.requests.add(first, count)
+        if any(answer.leads for answer in answers):
             self.executions += 1
-            self.batches.setdefault(answer.batch_rows, Phases()).add(answer)
+            self.batches.setdefault(first.batch_rows, Phases()).add(first)

@@ -42,11 +42,6 @@ class Worker:
             del given, job, done
 
 
-def at_once(job: Job, done: Done) -> None:
-    """What a worker does, in the caller's own thread and before this returns."""
-    done(*_outcome(job))
-
-
 def _outcome(job: Job) -> tuple[Any, BaseException | None]:
     try:
         return job(), None

@@ -86,19 +86,9 @@ class Guard:
         Raises:
             ResourceExhausted: more entries or bytes than may be.
         """
-        size = sum(len(key) + len(value) for key, value in metadata)
-        for field, value, limit, key in (
-            ("metadata", len(metadata), self.limits.entries, "max_metadata_entries"),
-            ("metadata bytes", size, self.limits.size, "max_metadata_bytes"),
-        ):
-            if value > limit:
-                raise ResourceExhausted(
-                    "LIMIT_EXCEEDED",
-                    f"{field}: {value}, at most {limit} are accepted (limits.{key}); send less",
-                    field=field,
-                    value=value,
-                    limit=limit,
-                )
+        _at_most("metadata", len(metadata), self.limits.entries, "max_metadata_entries")
+        size = sum([len(key) + len(value) for key, value in metadata])
+        _at_most("metadata bytes", size, self.limits.size, "max_metadata_bytes")
 
     def awaits_certificate(self, method: str, metadata: Metadata) -> bool:
         """Whether the certificate of the connection says who calls, since no token does."""
@@ -199,6 +189,17 @@ class Guard:
                 "TENANT_FORBIDDEN", f"metadata {TENANT_KEY!r} names another tenant than the token's; leave it out"
             )
         return replace(caller, tenant=wanted)
+
+
+def _at_most(field: str, value: int, limit: int, key: str) -> None:
+    if value > limit:
+        raise ResourceExhausted(
+            "LIMIT_EXCEEDED",
+            f"{field}: {value}, at most {limit} are accepted (limits.{key}); send less",
+            field=field,
+            value=value,
+            limit=limit,
+        )
 
 
 def _everybody(metadata: Metadata) -> Caller:
