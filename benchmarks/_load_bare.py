@@ -26,7 +26,8 @@ from acclimate.runtime.engines.onnx import OnnxEngine, OnnxOptions
 from acclimate.runtime.rpc.server import methods
 from benchmarks._http2 import Connection, http2
 from benchmarks._load_generator import INFER, Load, costing, cpu_clock, one_by_one, row
-from benchmarks._load_http2 import IN_FLIGHT, TURNS, saturated
+from benchmarks._load_http2 import saturated
+from benchmarks._load_phases import IN_FLIGHT, TURNS
 from benchmarks._load_subject import Subject, indexed
 from benchmarks._report import Value
 

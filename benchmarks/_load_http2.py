@@ -9,12 +9,9 @@ from statistics import median
 
 from benchmarks._http2 import Connection, http2
 from benchmarks._load_generator import INFER, Load, costing, cpu_clock, one_by_one, row
+from benchmarks._load_phases import IN_FLIGHT, TURNS
 from benchmarks._load_subject import Subject, indexed, statistics
 from benchmarks._report import Value
-
-IN_FLIGHT = 64
-# Many and short: a machine that is shared changes its pace from one second to the next.
-TURNS = 8
 
 
 def measured(subject: Subject) -> tuple[dict[str, float], list[Mapping[str, Value]]]:
