@@ -25,7 +25,7 @@ REFERENCE_ROWS = 64
 class AutoRecipe:
     """`eata`'s filter, with the blend's and the pace's own constants, found on CIFAR-10-C (`docs/benchmarks.md`).
 
-    The learning rate is half as large again as `eata`'s and the pull toward the source three times as strong: fewer
+    The learning rate is half as large again as `eata`'s and the pull toward the source four times as strong: fewer
     steps are taken, and what they learn has to last. `lr` is for batches of 64; smaller ones step in proportion.
     """
 
@@ -33,7 +33,7 @@ class AutoRecipe:
     lr: float = 1.5e-3
     margin_ratio: float = 0.4
     epsilon: float = 0.4
-    beta: float = 3.0
+    beta: float = 4.0
     memory: float = 512.0
     surprise: float = 2.0
     patience: float = 0.7
