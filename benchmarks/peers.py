@@ -9,15 +9,14 @@ before it, so that a slow start counts against ours. The frozen model's error st
 repair that makes it run (`_torch_ttt.py`); both take three gradients an input. The figures `..._over_one_step` compare
 with the fastest of the variants that we made of them, which take one and keep it.
 
-All go through the stream by turns, a part of it each, since a machine that is shared changes its pace from one minute
-to the next. With one thread, time is the processor time of this process, which other work hardly disturbs.
+With one thread, time is the processor time of this process, which other work on the machine hardly disturbs.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,41 +51,19 @@ Lanes = list[NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class Setting:
-    """`sessions` streams at once, `batch` images a request; `thrifty` is the pace that is compared.
-
-    A turn takes `part` images of each session, a multiple of what a step takes, so that none waits for the next turn.
-    """
+    """`sessions` streams at once, `batch` images a request; `thrifty` is the pace that is compared."""
 
     name: str
     sessions: int
     batch: int
-    part: int
     thrifty: str
 
 
 SETTINGS = (
-    Setting("1x64", 1, 64, 320, "auto:eager=64:growth=1:every=384:look=32"),
+    Setting("1x64", 1, 64, "auto:eager=64:growth=1:every=384:look=32"),
     # A session sees too few images to pay for gradients with: only statistics are followed.
-    Setting("64x1", 64, 1, 32, "auto:eager=0:growth=3:every=1e9"),
+    Setting("64x1", 64, 1, "auto:eager=0:growth=3:every=1e9"),
 )
-
-
-@dataclass
-class Contestant:
-    """A method, where it is wrong `[N]`, and the seconds it has taken; `play` goes on with a part of each stream."""
-
-    name: str
-    play: Callable[[Lanes], NDArray[np.bool_]]
-    wrong: NDArray[np.bool_]
-    seconds: float = 0.0
-
-    def take_turn(self, lanes: Lanes) -> None:
-        """Answer these, and learn from them."""
-        started = _clock()
-        wrong = self.play(lanes)
-        self.seconds += _clock() - started
-        taken = np.concatenate(lanes)
-        self.wrong[taken] = wrong[taken]
 
 
 def main() -> None:
@@ -105,12 +82,9 @@ def main() -> None:
     for setting in SETTINGS:
         lanes = dealt(stream, setting.sessions)
         names = (setting.thrifty, *chosen.recipes.split(","))
-        found = [ours(name, engine, stream, setting) for name in names if name]
-        found += [theirs(name, engine, stream, setting, chosen.weights) for name in PEERS]
-        for part in parts(lanes, setting.part):
-            for contestant in found:
-                contestant.take_turn(part)
-        rows += [_row(setting, one, lanes) | {"frozen_error": frozen} for one in found]
+        found = [ours(name, engine, stream, lanes, setting) for name in names]
+        found += [theirs(name, engine, stream, lanes, setting, chosen.weights) for name in PEERS]
+        rows += [row | {"frozen_error": frozen} for row in found]
     emit(Report("peers", figures(rows), rows), as_json=chosen.json)
 
 
@@ -122,43 +96,34 @@ def dealt(stream: streams.Images, sessions: int) -> Lanes:
     return [np.arange(start * size, (start + 1) * size) for start in range(sessions)]
 
 
-def parts(lanes: Lanes, size: int) -> Iterator[Lanes]:
-    """The streams, `size` positions of each at a time."""
-    for start in range(0, len(lanes[0]), size):
-        yield [lane[start : start + size] for lane in lanes]
-
-
-def ours(name: str, engine: OnnxEngine, stream: streams.Images, setting: Setting) -> Contestant:
+def ours(name: str, engine: OnnxEngine, stream: streams.Images, lanes: Lanes, setting: Setting) -> dict[str, Value]:
     """One of our recipes, in this setting; `name:parameter=value` overrides its defaults."""
     kind, *given = name.split(":")
     parameters = {key: float(value) for key, _, value in (text.partition("=") for text in given)}
     if setting.batch > 1:
         parameters["batch_rows"] = float(setting.batch)
     recipe = recipes.build(kind, parameters, engine.source, Guards())
-    adapting = Adapting(engine, recipe, Protocol(setting.batch, setting.batch > 1, False, setting.sessions))
-
-    def play(lanes: Lanes) -> NDArray[np.bool_]:
-        return adapting.play(stream, lanes)
-
-    return Contestant(f"acclimate {name}", play, np.zeros(len(stream.y), np.bool_))
+    adapting = Adapting(engine, recipe, Protocol(setting.batch, setting.batch > 1, False, len(lanes)))
+    started = _clock()
+    wrong = adapting.play(stream, lanes)
+    return _row(setting, f"acclimate {name}", wrong, lanes, _clock() - started)
 
 
-def theirs(name: str, engine: OnnxEngine, stream: streams.Images, setting: Setting, weights: Path) -> Contestant:
+def theirs(
+    name: str, engine: OnnxEngine, stream: streams.Images, lanes: Lanes, setting: Setting, weights: Path
+) -> dict[str, Value]:
     """One of the peer's engines, a copy of the model for each session."""
     model = load_resnet(weights, DEPTH)
-    predictors = [PEERS[name](model, engine.source) for _ in range(setting.sessions)]
+    predictors = [PEERS[name](model, engine.source) for _ in lanes]
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
-
-    def play(lanes: Lanes) -> NDArray[np.bool_]:
-        wrong = np.zeros(len(stream.y), np.bool_)
-        for turn in streams.batches(len(lanes[0]), setting.batch):
-            for lane, predict in zip(lanes, predictors, strict=True):
-                request = lane[turn]
-                inputs = (torch.from_numpy(stream.x[request]).float() / 255 - mean) / std
-                wrong[request] = predict(inputs).argmax(1).numpy() != stream.y[request]
-        return wrong
-
-    return Contestant(name, play, np.zeros(len(stream.y), np.bool_))
+    wrong = np.zeros(len(stream.y), np.bool_)
+    started = _clock()
+    for turn in streams.batches(len(lanes[0]), setting.batch):
+        for lane, predict in zip(lanes, predictors, strict=True):
+            request = lane[turn]
+            inputs = (torch.from_numpy(stream.x[request]).float() / 255 - mean) / std
+            wrong[request] = predict(inputs).argmax(1).numpy() != stream.y[request]
+    return _row(setting, name, wrong, lanes, _clock() - started)
 
 
 def figures(rows: list[dict[str, Value]]) -> dict[str, float]:
@@ -185,13 +150,13 @@ def _clock() -> float:
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
-def _row(setting: Setting, one: Contestant, lanes: Lanes) -> dict[str, Value]:
+def _row(setting: Setting, method: str, wrong: NDArray[np.bool_], lanes: Lanes, seconds: float) -> dict[str, Value]:
     played = np.concatenate(lanes)
     return {
         "setting": setting.name,
-        "method": one.name,
-        "error": 100 * float(one.wrong[played].mean()),
-        "seconds_per_1000": 1000 * one.seconds / len(played),
+        "method": method,
+        "error": 100 * float(wrong[played].mean()),
+        "seconds_per_1000": 1000 * seconds / len(played),
     }
 
 
@@ -199,9 +164,7 @@ def _parse() -> argparse.Namespace:
     options = parser(__doc__)
     options.add_argument("--data", type=Path, default=DATA / "cifar10c", help="folder of .npz files")
     options.add_argument("--weights", type=Path, default=DATA / "models" / f"resnet{DEPTH}_cifar10.safetensors")
-    options.add_argument(
-        "--recipes", default="auto,eata,tent", help="of ours besides, separated by commas; may be empty"
-    )
+    options.add_argument("--recipes", default="auto,eata,tent", help="of ours besides, separated by commas")
     options.add_argument("--limit", type=int, default=600, help="images of each shift")
     options.add_argument("--threads", type=int, default=1, help="of either side")
     return options.parse_args()
