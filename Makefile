@@ -18,7 +18,7 @@ PIP := -m pip install --quiet --disable-pip-version-check
 # ARGS goes to the demo, the benchmarks or pytest: `make demo ARGS=--json`, `make test ARGS='-k layout'`.
 ARGS ?=
 # What can be run by itself; the other files of benchmarks/ are shared pieces.
-BENCHMARKS = $(sort $(patsubst benchmarks/%.py,benchmarks.%,$(shell grep -l '^if __name__ == "__main__"' benchmarks/[!_]*.py)))
+BENCHMARKS = $(sort $(patsubst benchmarks/%.py,benchmarks.%,$(shell grep -l '^if __name__ == "__main__"' benchmarks/*.py)))
 
 .PHONY: help
 help:  ## list the targets

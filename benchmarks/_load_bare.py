@@ -4,8 +4,6 @@ Three servers of one rpc, which read nothing of a request and answer as many byt
 behind it, one with as many methods registered with gRPC's core as the daemon has (`runtime/rpc/generic.py`), and one
 that calls the engine first. The last is as little of a daemon as there can be: what it adds to the engine is gRPC's,
 and what the engine's calls leave of the processor's caches for it.
-
-    python -m benchmarks._load_bare REGISTERED [BUNDLE]    serves until it is ended, and prints its port
 """
 
 from __future__ import annotations
@@ -33,6 +31,7 @@ from benchmarks._report import Value
 
 SERVICE, METHOD = INFER.removeprefix("/").split("/")
 ANSWER = bytes(256)
+SERVE = "import sys; from benchmarks._load_bare import serve; serve(*sys.argv[1:])"
 ENGINE, DAEMON = "gRPC around the engine", "the daemon"
 NAMES = {"bare": "gRPC alone", "bare_registered": f"gRPC alone, {len(methods())} methods registered"}
 
@@ -86,7 +85,7 @@ def _saturated(wire: Connection, pid: int, payloads: list[bytes], seconds: float
 @contextmanager
 def _served(registered: int, bundle: Path | None = None) -> Iterator[tuple[Connection, int]]:
     """A connection to such a server, and its process."""
-    command = [sys.executable, "-m", "benchmarks._load_bare", str(registered), *([str(bundle)] if bundle else [])]
+    command = [sys.executable, "-c", SERVE, str(registered), *([str(bundle)] if bundle else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             port = process.stdout.readline().strip() if process.stdout else ""
@@ -123,5 +122,6 @@ async def _serve(registered: int, bundle: Path | None) -> None:
     await server.wait_for_termination()
 
 
-if __name__ == "__main__":
-    asyncio.run(_serve(int(sys.argv[1]), Path(sys.argv[2]) if len(sys.argv) > 2 else None))
+def serve(registered: str, bundle: str = "") -> None:
+    """Print the port, and answer until the process is ended."""
+    asyncio.run(_serve(int(registered), Path(bundle) if bundle else None))
