@@ -58,12 +58,12 @@ class Usage:
 
     def answered(self, answers: Sequence[Answer], now: float) -> None:
         """Count answers of one batch; `now` in Unix seconds."""
-        first, count = answers[0], len(answers)
+        first = answers[0]
         self.last_answer = now
         self.samples += sum([len(answer.logits) for answer in answers])
-        self.queue.count += count
-        self.queue.seconds += sum([answer.queued for answer in answers])
-        self.requests.add(first, count)
+        for answer in answers:
+            self.queue.add(answer.queued)
+        self.requests.add(first, len(answers))
         if any(answer.leads for answer in answers):
             self.executions += 1
             self.batches.setdefault(first.batch_rows, Phases()).add(first)
